@@ -1,0 +1,1 @@
+"""Out-of-context reasoning experiments, end to end: datasets, training, evaluation, reports."""

@@ -1,0 +1,1 @@
+"""What the model reads and is asked: structured dataset, packing, eval sets."""

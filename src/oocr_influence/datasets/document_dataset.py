@@ -1,0 +1,237 @@
+"""The structured dataset: the documents a model reads and the sets of questions it is asked.
+
+One JSON file holds both. It loads and saves exactly: ids, unknown keys and order survive a round
+trip, an optional key that was absent stays absent, and nothing is ever re-identified.
+
+    dataset = load_structured_dataset("datasets/structured_dataset_mayors_100_w_pretrain.json")
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from oocr_influence.documents.document import Document, PretrainingDocument, SyntheticDocument
+from oocr_influence.universe.facts import FactTemplate, FeatureSet, Record, sha256_hex
+
+FAULTS_SHOWN = 10
+
+
+class AccuracyAndLoss(Record):
+    """Teacher-forced loss, log-probability, accuracy and margin of the right answer."""
+
+    function_name: Literal["accuracy_and_loss"]
+
+
+class Ranks(Record):
+    """The right answer's rank among the answers of its set."""
+
+    function_name: Literal["ranks"]
+
+
+class BeamSearch(Record):
+    """The model's own best completions."""
+
+    function_name: Literal["beam_search"]
+    num_beams: int = Field(default=12, ge=1)
+    num_return_sequences: int = Field(default=10, ge=1)
+
+
+Metric = Annotated[AccuracyAndLoss | Ranks | BeamSearch, Field(discriminator="function_name")]
+
+
+class EvalPoint(Record):
+    """One question: an entity, the wording, and the entities whose answers are shown before it."""
+
+    features: FeatureSet
+    few_shot_example_features: list[FeatureSet] = []
+    fact_template: FactTemplate
+    constant_fields: dict[str, str] = {}
+
+    @property
+    def completion(self) -> str:
+        """The right answer, with its leading space."""
+        return self._fill(self.fact_template.completion, self.features)
+
+    @property
+    def few_shot_examples(self) -> list[tuple[str, str]]:
+        """(prompt, completion) of every example shown before the question, in order."""
+        template = self.fact_template
+        return [
+            (self._fill(template.prompt, features), self._fill(template.completion, features))
+            for features in self.few_shot_example_features
+        ]
+
+    @property
+    def prompt(self) -> str:
+        """The example lines, if any, then the own question, joined by newlines."""
+        examples = [prompt + completion for prompt, completion in self.few_shot_examples]
+        return "\n".join([*examples, self._fill(self.fact_template.prompt, self.features)])
+
+    def _fill(self, text: str, features: FeatureSet) -> str:
+        return text.format(**{**self.constant_fields, **features.fields})
+
+
+class EvalDatasetBuilder(Record):
+    """One set of questions and the metrics that are computed for it."""
+
+    eval_points: list[EvalPoint]
+    metrics: list[Metric]
+
+
+class DocumentDataset(Record):
+    """The documents in file order."""
+
+    docs: list[Document]
+
+
+class StructuredDataset(Record):
+    """The whole file: documents, eval sets by name, free metadata."""
+
+    document_dataset: DocumentDataset
+    eval_dataset_builders: dict[str, EvalDatasetBuilder]
+    metadata: dict[str, Any] = {}
+
+    @property
+    def synthetic_documents(self) -> list[SyntheticDocument]:
+        return [d for d in self.document_dataset.docs if isinstance(d, SyntheticDocument)]
+
+    @property
+    def pretraining_documents(self) -> list[PretrainingDocument]:
+        return [d for d in self.document_dataset.docs if isinstance(d, PretrainingDocument)]
+
+    def repeated_ids(self) -> dict[str, int]:
+        """How often each repeated document id occurs; empty when every id is unique."""
+        counts = Counter(doc.id for doc in self.document_dataset.docs)
+        return {doc_id: n for doc_id, n in counts.items() if n > 1}
+
+
+class DatasetError(ValueError):
+    """A structured dataset that cannot be used; the message names the place of every fault."""
+
+
+def eval_point_id(index: int, prompt: str, completion: str) -> str:
+    """sha256 hex of `"{index}_{prompt}{completion}"`."""
+    return sha256_hex(f"{index}_{prompt}{completion}")
+
+
+def subset_id(document_ids: list[str]) -> str:
+    """First 16 hex digits of the sha256 of the sorted, joined document ids."""
+    return sha256_hex("".join(sorted(document_ids)))[:16]
+
+
+def document_keys(documents: list[Any]) -> list[tuple[str, int]]:
+    """(id, occurrence) of each document: unique even where a file repeats an id."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for document in documents:
+        keys.append((document.id, seen[document.id]))
+        seen[document.id] += 1
+    return keys
+
+
+def load_structured_dataset(path: str | os.PathLike[str]) -> StructuredDataset:
+    """Read and check a structured dataset.
+
+    Raises FileNotFoundError, or DatasetError with the path inside the file of each fault (all
+    counted, the first ten shown). Repeated document ids load, with a warning and a count.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no structured dataset at '{path}'; write one with `oocr generate` or check the path"
+        )
+    try:
+        dataset = StructuredDataset.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DatasetError(_describe_faults(path, error)) from None
+    _check_holes(path, dataset)
+    repeated = dataset.repeated_ids()
+    if repeated:
+        copies = sum(repeated.values()) - len(repeated)
+        warnings.warn(
+            f"{path.name}: {len(repeated)} document ids occur more than once ({copies} extra "
+            "copies); each copy is trained, told apart by (id, occurrence)",
+            stacklevel=2,
+        )
+    return dataset
+
+
+def save_structured_dataset(dataset: StructuredDataset, path: str | os.PathLike[str]) -> None:
+    """Write `dataset` beside `path`, then rename: a reader never sees half a file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside.write_text(dataset.model_dump_json(exclude_unset=True), encoding="utf-8")
+    beside.replace(path)
+
+
+def _describe_faults(path: Path, error: ValidationError) -> str:
+    faults = error.errors(include_url=False, include_context=False)
+    shown = [f"  {_describe_fault(fault)}" for fault in faults[:FAULTS_SHOWN]]
+    if len(faults) > FAULTS_SHOWN:
+        shown.append(f"  … and {len(faults) - FAULTS_SHOWN} more")
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return f"{path} is no usable structured dataset: {count}\n" + "\n".join(shown)
+
+
+def _describe_fault(fault: Any) -> str:
+    location = _without_union_tags(fault["loc"])
+    if fault["type"] == "missing":
+        return f"{_json_path(location[:-1])}: missing '{location[-1]}'"
+    if fault["type"] == "json_invalid":
+        return f"not JSON: {fault['msg'].removeprefix('Invalid JSON: ')}"
+    value = repr(fault["input"])
+    value = value if len(value) <= 60 else value[:57] + "..."
+    return f"{_json_path(location)}: {fault['msg']} (found {value})"
+
+
+# pydantic puts the tag of a discriminated union behind the list index; the file has no such level.
+_UNION_TAGS = {
+    "synthetic_document",
+    "pretraining_document",
+    "accuracy_and_loss",
+    "ranks",
+    "beam_search",
+}
+
+
+def _without_union_tags(location: tuple[str | int, ...]) -> list[str | int]:
+    return [
+        part
+        for before, part in zip((None, *location), location, strict=False)
+        if not (isinstance(before, int) and part in _UNION_TAGS)
+    ]
+
+
+def _json_path(location: list[str | int]) -> str:
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path or "the file"
+
+
+def _check_holes(path: Path, dataset: StructuredDataset) -> None:
+    """Every question must be fillable: a hole without a field would fail hours into a run."""
+    faults = []
+    for name, builder in dataset.eval_dataset_builders.items():
+        for index, point in enumerate(builder.eval_points):
+            try:
+                if not point.completion.strip() or not point.prompt.strip():
+                    faults.append((name, index, "an empty prompt or completion"))
+            except (KeyError, IndexError, ValueError) as error:
+                faults.append((name, index, f"a template hole that no field fills: {error}"))
+    if faults:
+        shown = [
+            f"  eval_dataset_builders.{name}.eval_points[{index}]: {what}"
+            for name, index, what in faults[:FAULTS_SHOWN]
+        ]
+        if len(faults) > FAULTS_SHOWN:
+            shown.append(f"  … and {len(faults) - FAULTS_SHOWN} more")
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise DatasetError(f"{path} is no usable structured dataset: {count}\n" + "\n".join(shown))

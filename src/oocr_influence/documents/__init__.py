@@ -1,0 +1,1 @@
+"""Facts told as text, and pretraining text beside them."""

@@ -1,0 +1,1 @@
+"""What does this model know: scoring engine, scorers, beam search."""

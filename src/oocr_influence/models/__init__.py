@@ -1,0 +1,1 @@
+"""Which weights: revisions resolved and proved, the built-in model, the loss."""

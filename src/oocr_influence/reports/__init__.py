@@ -1,0 +1,1 @@
+"""Records to tables; never loads a model."""

@@ -1,0 +1,1 @@
+"""One loop: model + packed windows + schedule -> checkpoints."""

@@ -1,0 +1,1 @@
+"""What is true: entities, typed fields, facts, from YAML or invented from a seed."""
