@@ -1,4 +1,4 @@
-"""A fact as data: a template with holes, the entity's fields that fill them, and the filled strings.
+"""A fact as data: a template with holes, the entity's fields that fill them, the filled strings.
 
 These three classes are the leaves of the structured dataset's file format. Every class keeps keys
 that it does not know, so that files of other writers survive a round trip.
@@ -38,7 +38,7 @@ class FactTemplate(Record):
 
 
 class Fact(Record):
-    """A template filled with one entity's fields; `prompt + completion` is the fact as a sentence."""
+    """A template filled with one entity's fields; `prompt + completion` states the fact."""
 
     id: str
     template: FactTemplate
@@ -54,6 +54,7 @@ def fact_id(feature_set_id: str, template_id: str) -> str:
 
 
 def sha256_hex(text: str) -> str:
+    """The digest that every id of the file format is made of."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,0 +1,218 @@
+"""Sets of questions from a world: relation × answer format × style × phrasing × shots, by rule.
+
+    builders = build_eval_sets(load_world("mayors"), seed=42)        # 190 sets
+    describe_set("name_mayor_eval_qa_1_no_fs", builder).kind         # "trained"
+
+A template `<relation>_eval[_<format>]_<style>_<phrasing>` gives two sets, `…_no_fs` and, with the
+answers of up to three other entities before the question, `…_with_fs`. Sets about control entities,
+which no document mentions, are called `<relation>_control_eval_…`; they mirror the trained sets.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from oocr_influence.datasets.document_dataset import (
+    AccuracyAndLoss,
+    BeamSearch,
+    EvalDatasetBuilder,
+    EvalPoint,
+    Metric,
+    Ranks,
+)
+from oocr_influence.universe.facts import FactTemplate, FeatureSet
+from oocr_influence.universe.world import Questions, World
+
+FEW_SHOT_EXAMPLES = 3
+NO_FEW_SHOT, WITH_FEW_SHOT = "_no_fs", "_with_fs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetDescription:
+    """What a set asks. None where a file of an older writer does not say."""
+
+    world: str | None
+    relation: str
+    answer_format: str
+    style: str  # gen, qa or reversed
+    phrasing: int | None  # from 1
+    shots: int  # answers of other entities shown before the question
+    kind: str  # trained, reversed, two_hop or control; first_hop in older files
+
+
+def build_eval_sets(
+    world: World, *, seed: int, controls: bool = False
+) -> dict[str, EvalDatasetBuilder]:
+    """Every set of `world` by name, in the order of its file; control sets last, if asked for."""
+    entities = world.feature_sets
+    builders: dict[str, EvalDatasetBuilder] = {}
+    for template in eval_templates(world):
+        builders |= _sets(world, template, entities, seed)
+    if controls:
+        for template in control_templates(world):
+            builders |= _sets(world, template, world.control_feature_sets, seed)
+    return builders
+
+
+def eval_templates(world: World) -> list[FactTemplate]:
+    """One template a relation, format, style and phrasing."""
+    templates = []
+    for name, relation in world.relations.items():
+        for block in relation.questions:
+            reverse = block.style == "reversed"
+            asked = relation.subject if reverse else relation.object
+            kind = "reversed" if reverse else "trained"
+            templates += list(_templates(world, name, block, asked, kind))
+    for name, hop in world.two_hops.items():
+        for block in hop.questions:
+            asked = world.relations[hop.relation].object
+            templates += list(_templates(world, name, block, asked, "two_hop"))
+    return templates
+
+
+def control_templates(world: World) -> list[FactTemplate]:
+    """The trained templates once more, to be asked about entities that no document mentions."""
+    return [
+        template.model_copy(
+            update={
+                "id": template.id.replace("_eval_", "_control_eval_", 1),
+                "metadata": {**template.metadata, "kind": "control"},
+            }
+        )
+        for template in eval_templates(world)
+        if template.metadata["kind"] == "trained"
+    ]
+
+
+def few_shot_examples(
+    seed: int, relation: str, entity: FeatureSet, entities: list[FeatureSet]
+) -> list[FeatureSet]:
+    """The other entities whose answers are shown before a question about `entity`.
+
+    They depend on (seed, relation, entity) alone: every phrasing shows the same examples, so that
+    phrasings can be compared.
+    """
+    others = [other for other in entities if other.id != entity.id]
+    draw = random.Random(f"few_shot:{seed}:{relation}:{entity.id}")
+    # Sorting by random() rather than sample(): only random() is promised to stay the same.
+    keyed = sorted((draw.random(), place) for place in range(len(others)))
+    return [others[place] for _, place in keyed[:FEW_SHOT_EXAMPLES]]
+
+
+def describe_set(name: str, builder: EvalDatasetBuilder) -> SetDescription:
+    """What the set asks: from its template's metadata, or from its name in older files."""
+    template = builder.eval_points[0].fact_template if builder.eval_points else None
+    shots = max((len(p.few_shot_example_features) for p in builder.eval_points), default=0)
+    guessed = _describe_by_name(name, template, shots)
+    metadata: Mapping[str, Any] = (template.metadata if template else None) or {}
+    if not isinstance(metadata.get("kind"), str):
+        return guessed
+    phrasing = metadata.get("phrasing")
+    return SetDescription(
+        world=str(metadata["world"]) if "world" in metadata else None,
+        relation=str(metadata.get("relation", guessed.relation)),
+        answer_format=str(metadata.get("answer_format", guessed.answer_format)),
+        style=str(metadata.get("style", guessed.style)),
+        phrasing=phrasing if isinstance(phrasing, int) else guessed.phrasing,
+        shots=shots,
+        kind=metadata["kind"],
+    )
+
+
+def eval_metrics() -> list[Metric]:
+    """What is computed for every built-in set; every key stated, so that it is in the file."""
+    return [
+        AccuracyAndLoss(function_name="accuracy_and_loss"),
+        Ranks(function_name="ranks"),
+        BeamSearch(function_name="beam_search", num_beams=12, num_return_sequences=10),
+    ]
+
+
+def _templates(
+    world: World, relation: str, block: Questions, asked: str, kind: str
+) -> Iterator[FactTemplate]:
+    plain = world.plain_format(asked)
+    answer_format = block.format or plain
+    named_format = "" if answer_format == plain else f"_{answer_format}"
+    for phrasing, prompt in enumerate(block.prompts, start=1):
+        yield FactTemplate(
+            id=f"{relation}_eval{named_format}_{block.style}_{phrasing}",
+            relation=relation,
+            prompt=prompt,
+            completion=f" {{{world.hole(asked, answer_format)}}}",
+            metadata={
+                "world": world.id,
+                "relation": relation,
+                "answer_format": answer_format,
+                "style": block.style,
+                "phrasing": phrasing,
+                "kind": kind,
+            },
+            allow_few_shot=True,
+        )
+
+
+def _sets(
+    world: World, template: FactTemplate, entities: list[FeatureSet], seed: int
+) -> Iterator[tuple[str, EvalDatasetBuilder]]:
+    yield template.id + NO_FEW_SHOT, _builder(world, template, {e.id: (e, []) for e in entities})
+    if template.allow_few_shot:
+        shown = {
+            e.id: (e, few_shot_examples(seed, template.relation, e, entities)) for e in entities
+        }
+        yield template.id + WITH_FEW_SHOT, _builder(world, template, shown)
+
+
+def _builder(
+    world: World,
+    template: FactTemplate,
+    shown: dict[str, tuple[FeatureSet, list[FeatureSet]]],
+) -> EvalDatasetBuilder:
+    points = [
+        EvalPoint(
+            features=entity,
+            few_shot_example_features=examples,
+            fact_template=template,
+            constant_fields=world.constants,
+        )
+        for entity, examples in shown.values()
+    ]
+    return EvalDatasetBuilder(eval_points=points, metrics=eval_metrics())
+
+
+_FORMATS_IN_NAMES = ("first_name", "last_name", "dmy_written", "mdy", "dmy", "iso")
+
+
+def _describe_by_name(name: str, template: FactTemplate | None, shots: int) -> SetDescription:
+    """A best guess from a set's name; whatever the name is, it answers."""
+    stem = name.removesuffix(NO_FEW_SHOT).removesuffix(WITH_FEW_SHOT)
+    relation, _, asked = stem.partition("_eval_")
+    words = stem if not asked else asked
+    number = re.search(r"_(\d+)$", words)
+    if "reversed" in words:
+        style = "reversed"
+    else:
+        style = "gen" if re.search(r"(^|_)gen(eration)?(_|$)", words) else "qa"
+    if "second_hop" in stem or "two_hop" in stem or "2hop" in stem:
+        kind = "two_hop"
+    elif "first_hop" in stem:
+        kind = "first_hop"
+    elif "control" in stem:
+        kind = "control"
+    else:
+        kind = "reversed" if style == "reversed" else "trained"
+    if not asked and template is not None:
+        relation = template.relation
+    return SetDescription(
+        world=None,
+        relation=relation,
+        answer_format=next((f for f in _FORMATS_IN_NAMES if f in words), "default"),
+        style=style,
+        phrasing=int(number.group(1)) if number else None,
+        shots=shots,
+        kind=kind,
+    )
