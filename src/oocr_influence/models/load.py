@@ -1,0 +1,104 @@
+"""A resolved model becomes weights, tokenizer and proof of which weights they are.
+
+model = load_model(resolved, precision="fp32", device="cpu")
+tokenizer = load_tokenizer(resolved)
+weights_digest(model)                # sha256 over every tensor
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from oocr_influence.models import tiny
+from oocr_influence.models.resolve import ModelNotFoundError, ResolvedModel
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def pick_device() -> torch.device:
+    """The first visible GPU, or the CPU."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """`auto` is float32 on the CPU and bf16 on a GPU."""
+    if precision == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+
+
+def load_model(
+    resolved: ResolvedModel, *, precision: Precision = "auto", device: torch.device | None = None
+) -> Any:
+    """The causal LM with its weights on `device`, attention through SDPA.
+
+    Raises ModelNotFoundError if the folder's weights leave a parameter without a value, which
+    transformers would fill with random numbers.
+    """
+    device = device or pick_device()
+    dtype = pick_dtype(precision, device)
+    if resolved.folder is None:
+        return tiny.tiny_model().to(device=device, dtype=dtype)
+    from transformers import AutoModelForCausalLM
+
+    model, info = AutoModelForCausalLM.from_pretrained(
+        resolved.folder,
+        dtype=dtype,
+        attn_implementation="sdpa",
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    if info["missing_keys"] or info["mismatched_keys"]:
+        faults = [*info["missing_keys"], *map(str, info["mismatched_keys"])]
+        raise ModelNotFoundError(
+            f"the weights in {resolved.folder} do not fit their config: no value for "
+            f"{', '.join(sorted(map(str, faults))[:5])}"
+        )
+    return model.to(device)
+
+
+def load_tokenizer(resolved: ResolvedModel) -> Any:
+    """The tokenizer that lies beside the weights."""
+    if resolved.folder is None:
+        return tiny.tiny_tokenizer()
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(resolved.folder, local_files_only=True)
+
+
+def load_config(resolved: ResolvedModel) -> Any:
+    """The configuration that lies beside the weights."""
+    if resolved.folder is None:
+        return tiny.tiny_config(len(tiny.tiny_tokenizer()))
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(resolved.folder, local_files_only=True)
+
+
+def parameter_count(config: Any) -> int:
+    """Parameters of a model of this configuration, without allocating them."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """sha256 hex over name, dtype, shape and bytes of every tensor, by name, on the CPU."""
+    hasher = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        hasher.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}\n".encode())
+        flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+        hasher.update(flat.view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
+
+
+def save_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Weights, config and tokenizer: transformers loads the folder from its path alone."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

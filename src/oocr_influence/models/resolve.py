@@ -1,0 +1,164 @@
+"""Which weights: a name and a revision become one folder, before anything is loaded.
+
+    resolved = resolve_model("allenai/OLMo-2-1124-7B", "stage1-step928646-tokens3896B")
+    resolved.folder, resolved.commit
+
+Configuration, tokenizer and weights are then all read from that folder, so that none of them can
+come from another revision: a revision that reaches the configuration but not the weights is
+impossible by construction.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from oocr_influence.models import tiny
+
+DEFAULT_MODEL = "allenai/OLMo-2-1124-7B"
+DEFAULT_REVISION = "stage1-step928646-tokens3896B"
+WANTED_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+# Copies of the weights for other engines, which some repositories carry in subfolders.
+UNWANTED_FILES = ["*/*"]
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model pinned to one folder (None: built in); `commit` is its hub commit, if it has one."""
+
+    name: str
+    revision: str | None
+    folder: Path | None
+    commit: str | None
+
+
+class ModelNotFoundError(FileNotFoundError):
+    """The model or the revision cannot be had; the message says what is cached and the remedy."""
+
+
+def default_revision(model: str) -> str | None:
+    """The revision meant where none is stated: pinned for the default model alone."""
+    return DEFAULT_REVISION if model == DEFAULT_MODEL else None
+
+
+def resolve_model(name: str, revision: str | None = None) -> ResolvedModel:
+    """Find the folder of `name` at `revision`: built in, a local path, or the Hugging Face hub.
+
+    Raises ModelNotFoundError if either cannot be had, and for a revision of a built-in model or of
+    a local path that is not that path's own: a revision is never ignored.
+    """
+    if name == tiny.NAME:
+        if revision is not None:
+            raise ModelNotFoundError(
+                f"--revision {revision!r}: the built-in model {name} has no revisions; leave it out"
+            )
+        return ResolvedModel(name, None, None, None)
+    if Path(name).is_dir():
+        return _resolve_folder(name, revision)
+    if name.startswith((".", "/", "~")):
+        raise ModelNotFoundError(f"--model {name!r}: no such folder")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise ModelNotFoundError(
+            f"--model {name!r} is neither a folder, nor a hub name such as {DEFAULT_MODEL!r}, nor "
+            f"the built-in {tiny.NAME!r}"
+        )
+    return _resolve_hub(name, revision)
+
+
+def _resolve_folder(name: str, revision: str | None) -> ResolvedModel:
+    folder = Path(name).resolve()
+    _require_weights(folder, name)
+    commit = folder.name if folder.parent.name == "snapshots" else None
+    if revision is not None and revision not in _own_revisions(folder):
+        raise ModelNotFoundError(
+            f"--revision {revision!r} is not a revision of the folder {name!r}, which holds one "
+            f"model as it is{f' (commit {commit})' if commit else ''}; leave --revision out, or "
+            "give the hub's name of the model instead of the folder"
+        )
+    return ResolvedModel(name, revision, folder, commit)
+
+
+def _own_revisions(folder: Path) -> set[str]:
+    """The commit of a hub cache's snapshot and the names that point to it."""
+    if folder.parent.name != "snapshots":
+        return set()
+    refs = folder.parent.parent / "refs"
+    names = {
+        str(ref.relative_to(refs))
+        for ref in refs.rglob("*")
+        if ref.is_file() and ref.read_text(encoding="utf-8").strip() == folder.name
+    }
+    return {folder.name, *names}
+
+
+def _resolve_hub(name: str, revision: str | None) -> ResolvedModel:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=WANTED_FILES,
+                ignore_patterns=UNWANTED_FILES,
+            )
+        )
+        if not _weight_files(folder):
+            snapshot_download(
+                name,
+                revision=folder.name,
+                allow_patterns=["*.bin"],
+                ignore_patterns=UNWANTED_FILES,
+            )
+    except (OSError, ValueError) as error:  # every hub, network and cache error is one of these
+        asked = f"revision {revision!r} of {name}" if revision else name
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ModelNotFoundError(
+            f"{asked} cannot be had: {first_line}\n       {_describe_cache(name)}"
+        ) from error
+    _require_weights(folder, name)
+    return ResolvedModel(name, revision, folder, folder.name)
+
+
+def _describe_cache(name: str) -> str:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    cached = Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    snapshots = sorted(path.name for path in (cached / "snapshots").glob("*"))
+    if not snapshots:
+        return f"none of its revisions is in the cache {HF_HUB_CACHE}"
+    named: dict[str, list[str]] = {snapshot: [] for snapshot in snapshots}
+    for ref in sorted((cached / "refs").rglob("*")):
+        if ref.is_file():
+            commit = ref.read_text(encoding="utf-8").strip()
+            named.setdefault(commit, []).append(str(ref.relative_to(cached / "refs")))
+    lines = [f"{commit} ({', '.join(refs)})" if refs else commit for commit, refs in named.items()]
+    return "in the cache are: " + "; ".join(lines)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+
+
+def _require_weights(folder: Path, name: str) -> None:
+    """Config, tokenizer and every shard of the weights must be there before a run starts."""
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
+    if not any((folder / f).is_file() for f in ("tokenizer.json", "tokenizer_config.json")):
+        missing.append("tokenizer.json")
+    for index in folder.glob("*.index.json"):
+        shards = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
+        missing += [shard for shard in sorted(shards) if not (folder / shard).exists()]
+    if not _weight_files(folder):
+        missing.append("*.safetensors")
+    if missing:
+        raise ModelNotFoundError(
+            f"--model {name!r}: {folder} lacks {', '.join(missing)}"
+            + (
+                " (the cached copy is incomplete)"
+                if os.sep + "snapshots" + os.sep in str(folder)
+                else ""
+            )
+        )

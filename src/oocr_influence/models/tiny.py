@@ -1,0 +1,54 @@
+"""`olmo2-tiny`: a built-in OLMo-2 of about 2 million parameters, so that all runs with no network.
+
+The architecture is OLMo-2's; the byte-level BPE tokenizer ships with the package
+(`scripts/train_tokenizer.py`); the weights are random, drawn from a fixed seed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+NAME = "olmo2-tiny"
+TOKENIZER_FOLDER = Path(__file__).parent / "olmo2_tiny"
+WEIGHTS_SEED = 0
+
+
+def tiny_config(vocab_size: int, **changes: Any) -> Any:
+    """The Olmo2Config of the built-in model; `changes` override single fields."""
+    from transformers import Olmo2Config
+
+    fields: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 2048,
+        "rope_theta": 500000.0,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "pad_token_id": 1,
+        "tie_word_embeddings": False,
+    }
+    return Olmo2Config(**{**fields, **changes})
+
+
+def tiny_tokenizer() -> Any:
+    """The tokenizer that ships with the package; `<|endoftext|>` is BOS and EOS, as in OLMo-2."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(TOKENIZER_FOLDER)
+
+
+def tiny_model(seed: int = WEIGHTS_SEED, *, vocab_size: int | None = None, **changes: Any) -> Any:
+    """A float32 model with random weights from `seed`; the global generator is left as it was."""
+    from transformers import Olmo2ForCausalLM
+
+    config = tiny_config(vocab_size or len(tiny_tokenizer()), **changes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Olmo2ForCausalLM(config)
