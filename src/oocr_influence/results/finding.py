@@ -1,0 +1,71 @@
+"""Which folders are experiments and runs, ours or the earlier system's, whole or unfinished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from oocr_influence.results.naming import is_stamped
+from oocr_influence.results.run_folder import RUNS_FOLDERS, ExperimentFolder, RunFolder
+
+
+def is_run(path: Path) -> bool:
+    """Whether this is a run's folder, ours or the earlier system's, whole or unfinished."""
+    if not path.is_dir() or not is_stamped(path.name) or is_experiment(path):
+        return False
+    run = RunFolder(path)
+    traces = (run.owner_file, run.experiment_log, run.text_log, run.saved_objects, run.train_set)
+    return any(trace.exists() for trace in traces) or bool(run.checkpoints())
+
+
+def is_experiment(path: Path) -> bool:
+    """Whether this is an experiment's folder, ours or the earlier system's."""
+    if any((path / name).is_dir() for name in RUNS_FOLDERS):
+        return True
+    # One that ended before its first run.
+    experiment = ExperimentFolder(path)
+    return is_stamped(path.name) and experiment.structured_dataset.is_file()
+
+
+def find_experiments(path: Path) -> list[ExperimentFolder]:
+    """The experiments at `path`: itself, or those in an outputs folder.
+
+    Raises FileNotFoundError if there is nothing at `path`.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder")
+    if is_experiment(path):
+        return [ExperimentFolder(path)]
+    if is_run(path):
+        return []
+    return [ExperimentFolder(child) for child in _real_folders(path) if is_experiment(child)]
+
+
+def find_runs(path: Path) -> list[RunFolder]:
+    """The runs at `path`: itself, those of an experiment, of its runs folder or of all outputs.
+
+    Raises FileNotFoundError if there is nothing at `path`.
+    """
+    experiments = find_experiments(path)
+    if experiments:
+        return [run for experiment in experiments for run in runs_of(experiment)]
+    if is_run(path):
+        return [RunFolder(path)]
+    return [RunFolder(child) for child in _real_folders(path) if is_run(child)]
+
+
+def _real_folders(parent: Path) -> list[Path]:
+    """The folders in `parent`, without links, which may lead anywhere, and without hidden ones."""
+    if not parent.is_dir():
+        return []
+    return sorted(
+        path
+        for path in parent.iterdir()
+        if path.is_dir() and not path.is_symlink() and not path.name.startswith(".")
+    )
+
+
+def runs_of(experiment: ExperimentFolder) -> list[RunFolder]:
+    """The runs of an experiment, by name, which is by time."""
+    parents = [experiment.path / name for name in RUNS_FOLDERS]
+    found = [path for parent in parents for path in _real_folders(parent)]
+    return [RunFolder(path) for path in found if is_run(path)]

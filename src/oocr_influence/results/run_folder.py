@@ -1,0 +1,296 @@
+"""The one place that knows every name in an experiment's and a run's folder.
+
+    experiment = ExperimentFolder.create(Path("outputs"), "mayors_1epoch")
+    run = RunFolder.create(experiment.all_docs_runs, "mayors_1epoch", epochs=1, learning_rate=1e-4)
+    with run.writing_checkpoint("e1_s42") as folder:
+        model.save_pretrained(folder)
+    run.write_evaluation("e1_s42", step_num=42, epoch_num=0.2, eval_seconds=3.1, ...)
+
+Names are the seed's, odd ones included: `tokenizer.json/` and run names in `.json` are folders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from oocr_influence.results import dataset_files, evaluation_files, naming, ownership
+from oocr_influence.results.atomic import (
+    TEMPORARY_PREFIX,
+    remove_temporaries,
+    write_json,
+    writing_folder,
+)
+
+STRUCTURED_DATASET = "structured_dataset_all.json"
+CHECKPOINT = "checkpoint_"
+EVALUATION = "eval_results_"
+RECORDS = "records_"
+ALL_DOCS_RUNS = "all_docs_runs"
+DATA_MODELING_RUNS = ("data_modeling_runs_train", "data_modeling_runs_test")
+RUNS_FOLDERS = (ALL_DOCS_RUNS, *DATA_MODELING_RUNS)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run: checkpoints, what was asked, what was answered, what was trained on."""
+
+    path: Path
+
+    @classmethod
+    def create(
+        cls,
+        parent: Path,
+        experiment_name: str,
+        epochs: float,
+        learning_rate: float,
+        dataset_file: str = STRUCTURED_DATASET,
+        kind: str = "all_docs",
+    ) -> RunFolder:
+        """Make a new folder in `parent`, owned by this process.
+
+        Raises ValueError where the experiment's name cannot be part of a folder's.
+        """
+        naming.check_experiment_name(experiment_name)
+        file_name = Path(dataset_file).name
+        name = naming.run_name(experiment_name, kind, epochs, learning_rate, file_name)
+        run = cls(naming.create_stamped(parent, name))
+        run.claim()
+        return run
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def experiment(self) -> ExperimentFolder:
+        """The experiment whose `all_docs_runs/` (or the like) holds this run."""
+        return ExperimentFolder(self.path.parent.parent)
+
+    @property
+    def experiment_log(self) -> Path:
+        return self.path / "experiment_log.json"
+
+    @property
+    def text_log(self) -> Path:
+        return self.path / "experiment.log"
+
+    @property
+    def owner_file(self) -> Path:
+        return self.path / "owner.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        """A folder, although its name is `tokenizer.json`."""
+        return self.path / "tokenizer.json"
+
+    @property
+    def train_set(self) -> Path:
+        return self.path / "train_set"
+
+    @property
+    def train_set_documents(self) -> Path:
+        """The rows exactly as trained, where packing is masked."""
+        return self.path / "train_set_documents"
+
+    @property
+    def eval_datasets(self) -> Path:
+        return self.path / "eval_datasets"
+
+    @property
+    def eval_results(self) -> Path:
+        return self.path / "eval_results"
+
+    @property
+    def saved_objects(self) -> Path:
+        return self.path / "saved_objects"
+
+    @property
+    def steps(self) -> Path:
+        """The step log: one line of JSON an update."""
+        return self.saved_objects / "steps.jsonl"
+
+    @property
+    def working_tree_diff(self) -> Path:
+        return self.saved_objects / "working_tree.diff"
+
+    def checkpoint(self, name: str) -> Path:
+        """Where the checkpoint `start`, `e1_s42` or `final` lies."""
+        return self.path / f"{CHECKPOINT}{naming.escaped(name)}"
+
+    def evaluation(self, name: str) -> Path:
+        return self.eval_results / f"{EVALUATION}{naming.escaped(name)}.json"
+
+    def records(self, name: str) -> Path:
+        return self.eval_results / f"{RECORDS}{naming.escaped(name)}.parquet"
+
+    def eval_dataset(self, set_name: str) -> Path:
+        """Holds `eval_dataset/` and `eval_functions.json` of a set."""
+        return self.eval_datasets / naming.escaped(set_name)
+
+    def checkpoints(self) -> list[str]:
+        """Names of the checkpoints that are there, in the order of their steps."""
+        found = [path.name for path in self.path.glob(f"{CHECKPOINT}*") if path.is_dir()]
+        return sorted((name.removeprefix(CHECKPOINT) for name in found), key=_by_step)
+
+    def evaluations(self) -> list[str]:
+        """Names of the evaluations that are there, in the order of their steps."""
+        found = self.eval_results.glob(f"{EVALUATION}*.json")
+        return sorted((path.stem.removeprefix(EVALUATION) for path in found), key=_by_step)
+
+    def unfinished(self) -> list[Path]:
+        """What killed writers left behind, anywhere in the run."""
+        return sorted(self.path.rglob(f"{TEMPORARY_PREFIX}*"))
+
+    def claim(self) -> ownership.Owner:
+        """Make this process the owner; raises RunOwnedError if another live one is."""
+        owner = ownership.claim(self.owner_file)
+        for folder in (self.path, self.eval_results, self.saved_objects, self.eval_datasets):
+            if folder.is_dir():
+                remove_temporaries(folder)
+        return owner
+
+    def release(self) -> None:
+        """Note that its owner is done with the run."""
+        ownership.release(self.owner_file)
+
+    def ownership(self) -> tuple[ownership.Ownership, ownership.Owner | None]:
+        """Whether a live process owns the run, and which."""
+        return ownership.ownership(self.owner_file)
+
+    def writing_checkpoint(self, name: str) -> AbstractContextManager[Path]:
+        """A temporary folder that becomes `checkpoint_<name>` when the body succeeds.
+
+        Raises FileExistsError if that checkpoint is there already.
+        """
+        return writing_folder(self.checkpoint(name))
+
+    def writing_tokenizer(self) -> AbstractContextManager[Path]:
+        """A temporary folder that becomes `tokenizer.json/` when the body succeeds."""
+        return writing_folder(self.tokenizer)
+
+    def write_evaluation(
+        self,
+        name: str,
+        *,
+        step_num: int,
+        epoch_num: float,
+        eval_seconds: float,
+        eval_sets: Mapping[str, Mapping[str, Any]],
+        records: Sequence[Mapping[str, Any]],
+    ) -> Path:
+        """Write the means (JSON) and the questions (Parquet) of one evaluation.
+
+        The Parquet comes first, so that means never stand without their questions. Raises
+        ValueError if a mean is not finite or a set has no `n`.
+        """
+        evaluation = evaluation_files.Evaluation(
+            name=name,
+            step_num=step_num,
+            epoch_num=epoch_num,
+            eval_seconds=eval_seconds,
+            eval_sets={key: dict(means) for key, means in eval_sets.items()},
+        )
+        evaluation_files.check(evaluation)
+        evaluation_files.write_records(self.records(name), records)
+        write_json(self.evaluation(name), evaluation.to_json())
+        return self.evaluation(name)
+
+    def read_evaluation(self, name: str) -> evaluation_files.Evaluation:
+        """The means of one evaluation; raises ValueError if the file is not what it should be."""
+        return evaluation_files.read_evaluation(self.evaluation(name))
+
+    def read_records(self, name: str, columns: Sequence[str] | None = None) -> Any:
+        """The questions of one evaluation as a pyarrow Table; `columns` that are not there are
+        left out."""
+        return evaluation_files.read_records(self.records(name), columns)
+
+    def save_eval_dataset(
+        self,
+        set_name: str,
+        rows: Sequence[Mapping[str, Any]],
+        functions: Sequence[Mapping[str, Any]],
+    ) -> Path:
+        """Write what a set asks, and the metrics that it asks for; nested values become JSON."""
+        with writing_folder(self.eval_dataset(set_name)) as folder:
+            dataset_files.save(folder / "eval_dataset", dataset_files.columns_of(rows))
+            write_json(folder / "eval_functions.json", [dict(function) for function in functions])
+        return self.eval_dataset(set_name)
+
+    def save_train_set(self, columns: Mapping[str, Sequence[Any]]) -> str:
+        """Write the windows; returns their digest, for `log_dict.train_set_digest`."""
+        with writing_folder(self.train_set) as folder:
+            dataset_files.save(folder, columns)
+        return dataset_files.digest(self.train_set)
+
+    def save_train_set_documents(self, columns: Mapping[str, Sequence[Any]]) -> str:
+        """Write the rows exactly as trained; returns their digest."""
+        with writing_folder(self.train_set_documents) as folder:
+            dataset_files.save(folder, columns)
+        return dataset_files.digest(self.train_set_documents)
+
+
+@dataclass(frozen=True)
+class ExperimentFolder:
+    """One experiment: its data set, its runs, its jobs."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, outputs: Path, experiment_name: str) -> ExperimentFolder:
+        """Make `<outputs>/<stamp>_<id>_<experiment_name>`; ValueError if the name will not do."""
+        naming.check_experiment_name(experiment_name)
+        return cls(naming.create_stamped(outputs, experiment_name))
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def structured_dataset(self) -> Path:
+        return self.path / STRUCTURED_DATASET
+
+    @property
+    def experiment_log(self) -> Path:
+        return self.path / "experiment_log.json"
+
+    @property
+    def text_log(self) -> Path:
+        return self.path / "experiment.log"
+
+    @property
+    def cleanups(self) -> Path:
+        """What was deleted from this experiment: one line of JSON a deletion."""
+        return self.path / "cleanups.jsonl"
+
+    @property
+    def all_docs_runs(self) -> Path:
+        return self.path / ALL_DOCS_RUNS
+
+    @property
+    def jobs(self) -> Path:
+        """The launcher's ledger."""
+        return self.path / "jobs"
+
+    def job(self, job_id: str) -> Path:
+        return self.jobs / naming.escaped(job_id)
+
+    def job_folders(self) -> list[Path]:
+        return sorted(path for path in self.jobs.glob("*") if path.is_dir())
+
+    def subsampled_datasets(self, split: str) -> Path:
+        """Of the `train` or the `test` split of data modeling."""
+        return self.path / f"subsampled_datasets_{split}"
+
+    def data_modeling_runs(self, split: str) -> Path:
+        return self.path / f"data_modeling_runs_{split}"
+
+
+def _by_step(name: str) -> tuple[float, str]:
+    if name in ("start", "final"):
+        return (-1.0 if name == "start" else float("inf")), name
+    _, _, step = name.rpartition("_s")
+    return (float(step) if step.isdecimal() else float("inf")), name

@@ -1,0 +1,90 @@
+"""What every update did: one line of JSON a step, readable while the run goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from oocr_influence.results.atomic import plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRow:
+    """One update. Further values of a row go into `extra`."""
+
+    step: int
+    """Counted from 1."""
+    epoch: int
+    """Counted from 1."""
+    learning_rate: float
+    loss: float | None
+    """Token mean over the step's labelled tokens; None where it was not finite."""
+    grad_norm: float | None
+    """Before clipping."""
+    clip_factor: float | None
+    """What the gradients were multiplied by: 1 where nothing was clipped."""
+    labelled_tokens: int
+    window_ids: list[str]
+    """The windows of the batch, in the order in which they were trained."""
+    seconds: float
+
+
+class StepLog:
+    """Appends rows to a file, each flushed before the next step begins."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _end_torn_line(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def append(self, row: StepRow, **extra: Any) -> None:
+        values = plain(asdict(row) | extra)
+        self._file.write(json.dumps(values, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> StepLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_steps(path: Path) -> Iterator[StepRow]:
+    """The rows of a step log; a last line that a killed process tore is left out.
+
+    Raises ValueError, with the line's number, if any other line is broken.
+    """
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+            yield StepRow(**{name: values[name] for name in StepRow.__dataclass_fields__})
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines):  # no newline after it: its writer did not live to the end
+                return
+            raise ValueError(f"{path.name}, line {number}: not a step ({error!r})") from error
+
+
+def _end_torn_line(path: Path) -> None:
+    """Cut a last line without a newline: a resumed run repeats that step."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with path.open("r+b") as file:
+            file.truncate(whole)
