@@ -1,0 +1,226 @@
+"""What does this model know: every question of a plan, in one call, as often as a run asks.
+
+    evaluator = Evaluator(build_plan(builders, tokenizer), descriptions=descriptions)
+    start = evaluator.evaluate(model)
+    later = evaluator.evaluate(model, baseline=start.scores, beam_search=False)
+    later.eval_sets["name_mayor_eval_qa_1_no_fs"]["mean_rank"]
+
+The model leaves as it came: weights, training mode, configuration and random state untouched.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from oocr_influence.evaluation.beam_search import (
+    Beam,
+    BeamQuery,
+    gives_answer,
+    search,
+    search_plain,
+    set_queries,
+)
+from oocr_influence.evaluation.metrics import question_metrics, set_means, sum_paths
+from oocr_influence.evaluation.plain import score_plain
+from oocr_influence.evaluation.plan import EvalPlan, PlannedSet
+from oocr_influence.evaluation.records import QuestionBeams, set_records
+from oocr_influence.evaluation.scores import Scores, model_device
+from oocr_influence.evaluation.tree import probe, score_tree
+from oocr_influence.evaluation.trie import TreeBatch, lay_out
+
+logger = logging.getLogger(__name__)
+
+CPU_TOKEN_BUDGET = 2048
+SETS_NAMED = 10  # in a warning
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one evaluation found; `eval_sets` and `records` hold plain JSON values."""
+
+    eval_sets: dict[str, dict[str, float | int | None]]
+    """Means of each set by name."""
+    records: list[dict[str, Any]]
+    """One row a question, all sets in the order of the plan."""
+    scores: Scores
+    """The token scores, which a later evaluation takes as its `baseline`."""
+    seconds: float
+    scorer: str
+    """`tree` or `plain`."""
+
+
+class Evaluator:
+    """Runs one plan on any number of models; layouts are made once, and each kind of model proved.
+
+    `descriptions` gives each set's record columns (world, relation, answer_format, style, phrasing,
+    shots, kind). `token_budget` is the most padded tokens of a forward pass.
+    """
+
+    def __init__(
+        self,
+        plan: EvalPlan,
+        *,
+        descriptions: Mapping[str, Mapping[str, Any]] | None = None,
+        token_budget: int = CPU_TOKEN_BUDGET,
+    ) -> None:
+        self.plan = plan
+        self.token_budget = token_budget
+        self._descriptions = descriptions or {}
+        self._batches: list[TreeBatch] | None = None
+        self._proved: dict[tuple[Any, ...], bool] = {}
+
+    def evaluate(
+        self,
+        model: Any,
+        *,
+        beam_search: bool = True,
+        baseline: Scores | None = None,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        """Score `model` on every set.
+
+        `baseline` holds the untouched model's scores on the same plan; `beam_search=False` leaves
+        out the completions that sets ask for. `progress(done, total)` counts prompts. Raises
+        NonFiniteScoreError for a model whose losses are not finite, ValueError for a baseline of
+        another plan.
+        """
+        started = time.perf_counter()
+        if baseline is not None:
+            baseline.check(self.plan)
+        queries = self._queries() if beam_search else {}
+        distinct = {query for of_set in queries.values() for query in of_set}
+        count = _counter(progress, len(self.plan.prefixes) + len(distinct))
+        use_tree = self._tree_is_right(model)
+        if use_tree:
+            scores = score_tree(model, self.plan, self._layout(), count)
+        else:
+            scores = score_plain(model, self.plan, count)
+        sums = sum_paths(self.plan, scores)
+        before = None if baseline is None else sum_paths(self.plan, baseline)
+        columns = {
+            name: question_metrics(planned, sums, before)
+            for name, planned in self.plan.sets.items()
+        }
+        found = self._search(model, distinct, use_tree, count)
+        eval_sets: dict[str, dict[str, float | int | None]] = {}
+        records: list[dict[str, Any]] = []
+        for name, planned in self.plan.sets.items():
+            beams = None
+            eval_sets[name] = set_means(planned, columns[name])
+            if name in queries:
+                beams = self._question_beams(planned, [found[query] for query in queries[name]])
+                eval_sets[name] |= _beam_means(beams)
+            description = self._descriptions.get(name, {})
+            records += set_records(
+                self.plan, planned, columns[name], sums, scores, beams, description
+            )
+        _warn_of_ties(eval_sets)
+        seconds = time.perf_counter() - started
+        return Evaluation(eval_sets, records, scores, seconds, "tree" if use_tree else "plain")
+
+    def _layout(self) -> list[TreeBatch]:
+        if self._batches is None:
+            self._batches = lay_out(self.plan, self.token_budget)
+        return self._batches
+
+    def _tree_is_right(self, model: Any) -> bool:
+        """Prove the tree on this kind of model; the answer holds for all its later checkpoints."""
+        attention = getattr(model.config, "_attn_implementation", None)
+        dtype = model.get_input_embeddings().weight.dtype
+        kind = (type(model), attention, dtype, model_device(model).type)
+        if kind not in self._proved:
+            fault = probe(model, self.plan, self.token_budget)
+            if fault is not None:
+                logger.warning(
+                    "the tree scorer does not fit this model, so each pair is scored by its own "
+                    "forward pass (slow): %s",
+                    fault,
+                )
+            self._proved[kind] = fault is None
+        return self._proved[kind]
+
+    def _queries(self) -> dict[str, list[BeamQuery]]:
+        return {
+            name: set_queries(self.plan, planned)
+            for name, planned in self.plan.sets.items()
+            if planned.beam_search is not None
+        }
+
+    def _search(
+        self, model: Any, queries: set[BeamQuery], use_tree: bool, count: Callable[[int], None]
+    ) -> dict[BeamQuery, list[Beam]]:
+        if not queries:
+            return {}
+        if use_tree:
+            return search(model, sorted(queries), token_budget=self.token_budget, progress=count)
+        return search_plain(model, sorted(queries), progress=count)
+
+    def _question_beams(
+        self, planned: PlannedSet, beams_Q: list[list[Beam]]
+    ) -> list[QuestionBeams]:
+        decoded = self.plan.tokenizer.batch_decode(
+            [list(beam.tokens) for beams in beams_Q for beam in beams],
+            skip_special_tokens=True,
+            clean_up_tokenization_spaces=False,
+        )
+        texts = iter(decoded)
+        result = []
+        for beams, answer in zip(beams_Q, planned.completions, strict=True):
+            own = [next(texts) for _ in beams]
+            probs = [math.exp(beam.logprob) for beam in beams]
+            right = [gives_answer(text, answer) for text in own]
+            result.append(
+                QuestionBeams(
+                    texts=own,
+                    tokens=[beam.tokens for beam in beams],
+                    logprobs=[beam.logprob for beam in beams],
+                    probs=probs,
+                    rank=right.index(True) + 1 if any(right) else None,
+                    prob_right=sum(p for p, is_right in zip(probs, right, strict=True) if is_right),
+                )
+            )
+        return result
+
+
+def _counter(progress: Progress | None, total: int) -> Callable[[int], None]:
+    done = 0
+
+    def count(n: int) -> None:
+        nonlocal done
+        done += n
+        if progress is not None:
+            progress(done, total)
+
+    return count
+
+
+def _beam_means(beams: list[QuestionBeams]) -> dict[str, float | int | None]:
+    if not beams:
+        return {"beam_found": None, "mean_beam_prob_right": None}
+    return {
+        "beam_found": sum(b.rank is not None for b in beams) / len(beams),
+        "mean_beam_prob_right": sum(b.prob_right for b in beams) / len(beams),
+    }
+
+
+def _warn_of_ties(eval_sets: Mapping[str, Mapping[str, float | int | None]]) -> None:
+    """A tie with the right answer flatters the strict rank, so say where there are any."""
+    tied = {name: means["n_tied"] for name, means in eval_sets.items() if means.get("n_tied")}
+    if not tied:
+        return
+    named = [f"{name} ({tied[name]} of {eval_sets[name]['n']})" for name in list(tied)[:SETS_NAMED]]
+    more = f" and {len(tied) - SETS_NAMED} more sets" if len(tied) > SETS_NAMED else ""
+    logger.warning(
+        "candidates tie exactly with the right answer of %d questions, whose strict rank is "
+        "flattering (see rank_tie_averaged): %s%s",
+        sum(int(count or 0) for count in tied.values()),
+        ", ".join(named),
+        more,
+    )

@@ -1,0 +1,97 @@
+"""The reference scorer: one forward pass for each (prompt, candidate), nothing shared or batched.
+
+Slow and plain on purpose. The tree scorer is tested and probed against it, and models that the tree
+cannot serve are scored by it. Logits are float32 whatever the weights are: the head is applied in
+float32, and what the model does to its logits afterwards (scaling, capping) stays in force.
+
+Letters: T tokens of prefix and answer, K answer tokens, V vocabulary, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from oocr_influence.evaluation.plan import EvalPlan
+from oocr_influence.evaluation.scores import Scores, evaluation_mode, model_device
+from oocr_influence.evaluation.tokens import Tokens
+
+
+def score_plain(
+    model: Any, plan: EvalPlan, progress: Callable[[int], None] | None = None
+) -> Scores:
+    """Score every path of `plan`; `progress` is told the number of groups just finished."""
+    n_tokens = len(plan.token_E)
+    logprob_E = np.full(n_tokens, np.nan, np.float32)
+    correct_E = np.zeros(n_tokens, bool)
+    softmargin_E = np.full(n_tokens, np.nan, np.float32)
+    with evaluation_mode(model):
+        for group, prefix in enumerate(plan.prefixes):
+            for path in range(*plan.first_path_G[group : group + 2].tolist()):
+                logits_KV = answer_logits(model, prefix, plan.answer(path))
+                tokens_K = torch.tensor(plan.answer(path), device=logits_KV.device)
+                here = slice(*plan.first_token_P[path : path + 2].tolist())
+                logprobs_KV = logits_KV.log_softmax(-1)
+                logprob_E[here] = logprobs_KV.gather(1, tokens_K[:, None])[:, 0].cpu().numpy()
+                if plan.right_E[here].all():
+                    correct_E[here] = _strictly_highest(logits_KV, tokens_K).cpu().numpy()
+                    softmargin_E[here] = _softmargins(logits_KV, tokens_K).cpu().numpy()
+            if progress is not None:
+                progress(1)
+    return Scores(plan.digest, logprob_E, correct_E, softmargin_E)
+
+
+def answer_logits(model: Any, prefix: Tokens, answer: Tokens) -> torch.Tensor:
+    """Float32 logits (K, V) that predict each token of `answer`, from one forward pass of both."""
+    ids_1T = torch.tensor([[*prefix, *answer]], device=model_device(model))
+    with float32_head(model):
+        output = model(input_ids=ids_1T, use_cache=False, return_dict=True)
+    logits_TV: torch.Tensor = output.logits[0].float()
+    return logits_TV[len(prefix) - 1 : -1]
+
+
+def answer_logprobs(model: Any, prefix: Tokens, answer: Tokens) -> torch.Tensor:
+    """Float32 log-probability (K,) of each token of `answer` after `prefix`, on the CPU."""
+    logprobs_KV = answer_logits(model, prefix, answer).log_softmax(-1)
+    tokens_K1 = torch.tensor(answer, device=logprobs_KV.device)[:, None]
+    return logprobs_KV.gather(1, tokens_K1)[:, 0].cpu()
+
+
+@contextmanager
+def float32_head(model: Any) -> Iterator[None]:
+    """Let the model's head compute in float32, for bf16 logits tie where the model does not."""
+
+    def in_float32(head: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> Any:
+        bias = getattr(head, "bias", None)
+        return F.linear(
+            inputs[0].float(), head.weight.float(), None if bias is None else bias.float()
+        )
+
+    head = model.get_output_embeddings()
+    if not isinstance(head, torch.nn.Linear) or head.weight.dtype == torch.float32:
+        yield
+        return
+    handle = head.register_forward_hook(in_float32)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _strictly_highest(logits_KV: torch.Tensor, tokens_K: torch.Tensor) -> torch.Tensor:
+    right_K1 = logits_KV.gather(1, tokens_K[:, None])
+    at_least_as_high_K = (logits_KV >= right_K1).sum(-1)
+    return at_least_as_high_K == 1
+
+
+def _softmargins(logits_KV: torch.Tensor, tokens_K: torch.Tensor) -> torch.Tensor:
+    margins = []
+    for logits_V, token in zip(logits_KV, tokens_K.tolist(), strict=True):
+        others = torch.cat([logits_V[:token], logits_V[token + 1 :]])
+        margins.append(logits_V[token] - others.logsumexp(-1))
+    return torch.stack(margins)

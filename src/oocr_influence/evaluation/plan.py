@@ -1,0 +1,271 @@
+"""All questions of a run, tokenised once, before any model: what is read and what is scored.
+
+    plan = build_plan(dataset.eval_dataset_builders, tokenizer)
+
+Every (question, candidate) pair becomes a *path*: the tokens that are read (its group's prefix) and
+the tokens that are scored (its answer). Equal paths are one path and equal prefixes one group,
+across sets too. Everything is flat arrays, so that the scorers gather instead of looping.
+
+Letters: Q questions of a set, C its candidates, G groups, P paths, E answer tokens of all paths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from oocr_influence.datasets.document_dataset import (
+    AccuracyAndLoss,
+    BeamSearch,
+    EvalDatasetBuilder,
+    EvalPoint,
+    Ranks,
+    eval_point_id,
+)
+from oocr_influence.evaluation.tokens import PairTokenizer, Tokens
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+PLAN_VERSION = "eval-plan-1"  # part of the digest: raise it when the same text is planned otherwise
+IGNORED_LABEL = -100
+
+
+@dataclass(frozen=True)
+class PlannedSet:
+    """One set's questions as rows and its candidates as columns.
+
+    A set whose metrics have no `ranks` is scored on its right answers alone: its arrays have one
+    column, whose candidate differs from row to row.
+    """
+
+    name: str
+    points: tuple[EvalPoint, ...]
+    ids: tuple[str, ...]
+    prompts: tuple[str, ...]
+    completions: tuple[str, ...]
+    candidates: tuple[str, ...]
+    prompt_tokens: tuple[Tokens, ...]
+    path_QC: Ints
+    merged_QC: Bools
+    shown_QC: Bools
+    """Whether the candidate is the answer of an example shown before the question."""
+    right_Q: Ints
+    """Column of the right answer."""
+    accuracy_and_loss: bool
+    ranks: bool
+    beam_search: BeamSearch | None
+
+    def candidate(self, question: int, column: int) -> str:
+        return self.candidates[column] if self.ranks else self.completions[question]
+
+    @property
+    def right_path_Q(self) -> Ints:
+        """Path of each question's right answer."""
+        path_Q: Ints = self.path_QC[np.arange(len(self.points)), self.right_Q]
+        return path_Q
+
+
+@dataclass(frozen=True)
+class EvalPlan:
+    """Every set of a run as tokens, made by `build_plan`; paths stand in their groups' order."""
+
+    sets: dict[str, PlannedSet]
+    prefixes: tuple[Tokens, ...]
+    """Tokens that each group reads before any answer (G of them), BOS included."""
+    first_path_G: Ints
+    """G + 1 entries: group g owns the paths first_path_G[g] to first_path_G[g + 1]."""
+    first_token_P: Ints
+    """P + 1 entries: path p owns first_token_P[p] to first_token_P[p + 1] of token_E."""
+    token_E: Ints
+    right_E: Bools
+    """Whether the token belongs to a right answer of any question."""
+    tokenizer: Any = field(repr=False, compare=False)
+    digest: str = ""
+    """sha256 over names, tokens and pairs: equal plans score the same things in the same places."""
+
+    @property
+    def n_paths(self) -> int:
+        return len(self.first_token_P) - 1
+
+    @property
+    def path_length_P(self) -> Ints:
+        """Answer tokens of each path."""
+        return np.diff(self.first_token_P)
+
+    @property
+    def path_group_P(self) -> Ints:
+        """Group of each path."""
+        return np.repeat(np.arange(len(self.prefixes)), np.diff(self.first_path_G))
+
+    def answer(self, path: int) -> Tokens:
+        start, end = self.first_token_P[path : path + 2]
+        return tuple(self.token_E[start:end].tolist())
+
+    def eval_dataset_rows(self, name: str) -> list[dict[str, Any]]:
+        """The set as rows of a Hugging Face dataset: texts, JSON columns, unshifted labels."""
+        planned = self.sets[name]
+        group_P = self.path_group_P
+        rows = []
+        for question, point in enumerate(planned.points):
+            path = int(planned.right_path_Q[question])
+            prefix, answer = self.prefixes[group_P[path]], self.answer(path)
+            rows.append(
+                {
+                    "prompt": planned.prompts[question],
+                    "completion": planned.completions[question],
+                    "features": point.features.model_dump_json(exclude_unset=True),
+                    "fact_template": point.fact_template.model_dump_json(exclude_unset=True),
+                    "few_shot_examples": json.dumps(_few_shot_rows(point), ensure_ascii=False),
+                    "id": planned.ids[question],
+                    "input_ids": [*prefix, *answer],
+                    "labels": [IGNORED_LABEL] * len(prefix) + [*answer],
+                    "attention_mask": [1] * (len(prefix) + len(answer)),
+                }
+            )
+        return rows
+
+
+def build_plan(
+    builders: Mapping[str, EvalDatasetBuilder],
+    tokenizer: Any,
+    *,
+    candidates: Mapping[str, Sequence[str]] | None = None,
+) -> EvalPlan:
+    """Tokenise every set of `builders` into one plan.
+
+    `candidates` names the completions that a set's answers are ranked among; by default they are
+    the set's own distinct completions in the order seen, and for a set of a subset the caller
+    passes those of the full file. Raises ValueError for a right answer that is no candidate, or
+    for a pair that leaves nothing to score.
+    """
+    pairs = PairTokenizer(tokenizer)
+    paths = _Paths()
+    sets = {
+        name: _plan_set(name, builder, pairs, paths, (candidates or {}).get(name))
+        for name, builder in builders.items()
+    }
+    return _finish(sets, paths, tokenizer)
+
+
+class _Paths:
+    """Numbers prefixes and paths as they are first seen."""
+
+    def __init__(self) -> None:
+        self.groups: dict[Tokens, int] = {}
+        self.paths: dict[tuple[int, Tokens], int] = {}
+
+    def number(self, prefix: Tokens, answer: Tokens) -> int:
+        group = self.groups.setdefault(prefix, len(self.groups))
+        return self.paths.setdefault((group, answer), len(self.paths))
+
+
+def _plan_set(
+    name: str,
+    builder: EvalDatasetBuilder,
+    pairs: PairTokenizer,
+    paths: _Paths,
+    candidates: Sequence[str] | None,
+) -> PlannedSet:
+    points = tuple(builder.eval_points)
+    prompts = tuple(point.prompt for point in points)
+    completions = tuple(point.completion for point in points)
+    columns = tuple(dict.fromkeys(completions if candidates is None else candidates))
+    ranks = any(isinstance(metric, Ranks) for metric in builder.metrics)
+    beams = [metric for metric in builder.metrics if isinstance(metric, BeamSearch)]
+    missing = sorted(set(completions) - set(columns))
+    if missing:
+        raise ValueError(
+            f"set '{name}': the right answer {missing[0]!r} is not among its candidates "
+            f"({len(missing)} such answers); pass the distinct completions of the full file"
+        )
+    asked = [columns if ranks else (completion,) for completion in completions]
+    pairs.add((p, c) for p, texts in zip(prompts, asked, strict=True) for c in texts)
+    table = [[pairs.pair(p, c) for c in texts] for p, texts in zip(prompts, asked, strict=True)]
+    shape = (len(points), len(columns) if ranks else 1)
+    shown = [{answer for _, answer in point.few_shot_examples} for point in points]
+    return PlannedSet(
+        name=name,
+        points=points,
+        ids=tuple(
+            eval_point_id(index, prompt, completion)
+            for index, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
+        ),
+        prompts=prompts,
+        completions=completions,
+        candidates=columns,
+        prompt_tokens=tuple(pairs.prompt(prompt) for prompt in prompts),
+        path_QC=np.array(
+            [[paths.number(pair.prefix, pair.answer) for pair in row] for row in table], np.int64
+        ).reshape(shape),
+        merged_QC=np.array([[pair.merged for pair in row] for row in table], bool).reshape(shape),
+        shown_QC=np.array(
+            [[text in seen for text in texts] for texts, seen in zip(asked, shown, strict=True)],
+            bool,
+        ).reshape(shape),
+        right_Q=np.array(
+            [texts.index(text) for texts, text in zip(asked, completions, strict=True)], np.int64
+        ),
+        accuracy_and_loss=any(isinstance(metric, AccuracyAndLoss) for metric in builder.metrics),
+        ranks=ranks,
+        beam_search=beams[0] if beams else None,
+    )
+
+
+def _finish(sets: dict[str, PlannedSet], paths: _Paths, tokenizer: Any) -> EvalPlan:
+    """Renumber paths in the order of their groups, flatten them, and take the digest."""
+    ordered = sorted(paths.paths, key=lambda path: path[0])  # stable: first seen stays first
+    renumbered = np.empty(len(ordered), np.int64)
+    renumbered[[paths.paths[path] for path in ordered]] = np.arange(len(ordered))
+    for planned in sets.values():
+        planned.path_QC[...] = renumbered[planned.path_QC]
+    lengths = np.array([len(answer) for _, answer in ordered], np.int64)
+    group_P = np.array([group for group, _ in ordered], np.int64)
+    first_token_P = np.concatenate([[0], np.cumsum(lengths)])
+    right_P = np.zeros(len(ordered), bool)
+    for planned in sets.values():
+        right_P[planned.right_path_Q] = True
+    plan = EvalPlan(
+        sets=sets,
+        prefixes=tuple(paths.groups),
+        first_path_G=np.searchsorted(group_P, np.arange(len(paths.groups) + 1)),
+        first_token_P=first_token_P,
+        token_E=np.array([token for _, answer in ordered for token in answer], np.int64),
+        right_E=np.repeat(right_P, lengths),
+        tokenizer=tokenizer,
+    )
+    return replace(plan, digest=_digest(plan))
+
+
+def _digest(plan: EvalPlan) -> str:
+    digest = hashlib.sha256(PLAN_VERSION.encode())
+    for planned in plan.sets.values():
+        beams = planned.beam_search
+        header = [
+            planned.name,
+            planned.ids,
+            planned.candidates,
+            [planned.accuracy_and_loss, planned.ranks, beams and beams.model_dump()],
+            planned.prompt_tokens,
+        ]
+        digest.update(json.dumps(header).encode())
+        digest.update(planned.path_QC.tobytes() + planned.right_Q.tobytes())
+    digest.update(json.dumps(plan.prefixes).encode())
+    for array in (plan.first_path_G, plan.first_token_P, plan.token_E):
+        digest.update(array.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def _few_shot_rows(point: EvalPoint) -> list[dict[str, Any]]:
+    return [
+        {"prompt": prompt, "completion": completion, "features": features.model_dump()}
+        for (prompt, completion), features in zip(
+            point.few_shot_examples, point.few_shot_example_features, strict=True
+        )
+    ]

@@ -1,0 +1,116 @@
+"""One row a question: what was asked, every metric, every candidate's score, the model's own words.
+
+All rows of an evaluation have the same keys (`None` where a set does not ask for a metric), of
+types that both JSON and Parquet hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from oocr_influence.evaluation.metrics import QUESTION_METRICS, Columns, PathSums
+from oocr_influence.evaluation.plan import EvalPlan, PlannedSet
+from oocr_influence.evaluation.scores import Scores
+from oocr_influence.evaluation.tokens import Tokens
+
+DESCRIPTION_COLUMNS = (
+    "world",
+    "relation",
+    "answer_format",
+    "style",
+    "phrasing",
+    "shots",
+    "kind",
+)
+BEAM_METRICS = ("beam_rank", "beam_prob_right")
+INTEGERS = {"rank", "n_ties", "n_candidates"}
+
+
+@dataclass(frozen=True)
+class QuestionBeams:
+    """The best completions of one question, best first."""
+
+    texts: list[str]
+    tokens: list[Tokens]
+    logprobs: list[float]
+    probs: list[float]
+    rank: int | None
+    """Place of the first completion that gives the right answer, from 1."""
+    prob_right: float
+    """Summed probability of all returned completions that give the right answer."""
+
+
+def set_records(
+    plan: EvalPlan,
+    planned: PlannedSet,
+    columns: Columns,
+    sums: PathSums,
+    scores: Scores,
+    beams: list[QuestionBeams] | None,
+    description: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """The set's questions as rows, in order."""
+    described = {name: description.get(name) for name in DESCRIPTION_COLUMNS}
+    values = {name: column.tolist() for name, column in columns.items()}
+    rows = []
+    for question in range(len(planned.points)):
+        row = {
+            "set": planned.name,
+            "index": question,
+            "id": planned.ids[question],
+            "prompt": planned.prompts[question],
+            "completion": planned.completions[question],
+            **described,
+            **{name: _value(name, values.get(name), question) for name in QUESTION_METRICS},
+            "merged": bool(planned.merged_QC[question, planned.right_Q[question]]),
+            "n_merged": int(planned.merged_QC[question].sum()),
+            **_answer_tokens(plan, planned, scores, question),
+            **_candidates(planned, sums, question),
+            **_beams(beams[question] if beams is not None else None),
+        }
+        rows.append(row)
+    return rows
+
+
+def _value(name: str, values: list[Any] | None, question: int) -> float | int | bool | None:
+    if values is None or values[question] != values[question]:  # NaN: does not apply
+        return None
+    value: float | int | bool = values[question]
+    return int(value) if name in INTEGERS else value
+
+
+def _answer_tokens(
+    plan: EvalPlan, planned: PlannedSet, scores: Scores, question: int
+) -> dict[str, Any]:
+    path = int(planned.right_path_Q[question])
+    here = slice(*plan.first_token_P[path : path + 2].tolist())
+    return {
+        "answer_token_ids": plan.token_E[here].tolist(),
+        "answer_token_logprobs": scores.logprob_E[here].tolist(),
+        "softmargin_tokens": scores.softmargin_E[here].tolist(),
+    }
+
+
+def _candidates(planned: PlannedSet, sums: PathSums, question: int) -> dict[str, Any]:
+    path_C = planned.path_QC[question]
+    return {
+        "candidate_texts": [planned.candidate(question, column) for column in range(len(path_C))],
+        "candidate_logprobs": sums.logprob_P[path_C].tolist(),
+        "candidate_n_tokens": sums.length_P[path_C].tolist(),
+    }
+
+
+def _beams(beams: QuestionBeams | None) -> dict[str, Any]:
+    if beams is None:
+        names = (*BEAM_METRICS, "beam_texts", "beam_token_ids", "beam_logprobs", "beam_probs")
+        return dict.fromkeys(names)
+    return {
+        "beam_rank": beams.rank,
+        "beam_prob_right": beams.prob_right,
+        "beam_texts": beams.texts,
+        "beam_token_ids": [list(tokens) for tokens in beams.tokens],
+        "beam_logprobs": beams.logprobs,
+        "beam_probs": beams.probs,
+    }

@@ -1,0 +1,103 @@
+"""What a model says of a plan: one log-probability for each answer token, and how it was had.
+
+Both scorers (`tree.py`, `plain.py`) return the same `Scores`; every metric is computed from them.
+
+Letters: E answer tokens of all paths of the plan.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from oocr_influence.evaluation.plan import EvalPlan
+
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+
+class NonFiniteScoreError(ValueError):
+    """A model gave a loss that is no finite number, so that no rank means anything."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one model on one plan (float32, in nats), aligned with the plan's token_E."""
+
+    plan_digest: str
+    logprob_E: Floats
+    """Log-probability of each answer token after its prefix and the answer so far."""
+    correct_E: Bools
+    """Right answers only: the token's logit is strictly above every other. An exact tie, and so a
+    row of equal logits, is not correct. False elsewhere."""
+    softmargin_E: Floats
+    """Right answers only: the token's logit minus logsumexp of all the others. NaN elsewhere."""
+
+    def check(self, plan: EvalPlan) -> None:
+        """Raise ValueError unless these scores belong to `plan`."""
+        if self.plan_digest != plan.digest:
+            raise ValueError(
+                f"these scores belong to plan {self.plan_digest[:12]}, not to {plan.digest[:12]}: "
+                "a baseline must come from the same sets, candidates and tokenizer"
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write as .npz, so that another process can take these scores as its baseline."""
+        with Path(path).open("wb") as file:
+            np.savez_compressed(
+                file,
+                plan_digest=np.array(self.plan_digest),
+                logprob_E=self.logprob_E,
+                correct_E=self.correct_E,
+                softmargin_E=self.softmargin_E,
+            )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Scores:
+        """Read what `save` wrote."""
+        with np.load(Path(path), allow_pickle=False) as stored:
+            return cls(
+                plan_digest=str(stored["plan_digest"]),
+                logprob_E=stored["logprob_E"],
+                correct_E=stored["correct_E"],
+                softmargin_E=stored["softmargin_E"],
+            )
+
+
+@contextmanager
+def evaluation_mode(model: Any) -> Iterator[None]:
+    """Dropout off and an attention that takes explicit masks; both restored module by module.
+
+    Gradients are off through `no_grad`, not `inference_mode`: some models keep tensors made in the
+    forward pass (rotary frequencies that grow with the length), and an inference tensor left in a
+    model breaks its next training step.
+    """
+    training = {module: module.training for module in model.modules()}
+    attention = getattr(model.config, "_attn_implementation", None)
+    switch = attention not in (None, "sdpa", "eager") and hasattr(model, "set_attn_implementation")
+    try:
+        model.eval()
+        if switch:  # flash and flex attention do not take a dense mask
+            model.set_attn_implementation("sdpa")
+        with torch.no_grad():
+            yield
+    finally:
+        if switch:
+            model.set_attn_implementation(attention)
+        for module, was_training in training.items():
+            module.training = was_training
+
+
+def model_device(model: Any) -> torch.device:
+    """Where the token ids go: the device of the input embeddings."""
+    device = model.get_input_embeddings().weight.device
+    assert isinstance(device, torch.device)
+    return device
