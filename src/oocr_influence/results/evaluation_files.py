@@ -19,9 +19,18 @@ import pyarrow.parquet as pq
 
 from oocr_influence.results.atomic import writing_file
 
-_TEXT = ("set", "id", "prompt", "completion")
+_TEXTS = ("set", "id", "prompt", "completion")
 _ABOUT = ("world", "relation", "answer_format", "style", "kind")
-_COUNTS = ("phrasing", "shots", "n_candidates", "n_ties")
+_COUNTS = (
+    "index",
+    "phrasing",
+    "shots",
+    "rank",
+    "n_ties",
+    "n_candidates",
+    "n_merged",
+    "beam_rank",
+)
 _METRICS = (
     "loss",
     "accuracy",
@@ -29,29 +38,35 @@ _METRICS = (
     "prob",
     "softmargin",
     "softmargin_sum",
-    "rank",
     "rank_tie_averaged",
     "rank_logprob",
     "rank_prior_corrected",
     "rank_step0_corrected",
     "rank_without_few_shot",
     "normalised_rank",
+    "beam_prob_right",
 )
 _LISTS = {
-    "token_logprobs": pa.float32(),
-    "softmargins": pa.float32(),
-    "candidates": pa.string(),
+    "answer_token_ids": pa.int32(),
+    "answer_token_logprobs": pa.float64(),
+    "softmargin_tokens": pa.float64(),
+    "candidate_texts": pa.string(),
     "candidate_logprobs": pa.float64(),
-    "candidate_token_counts": pa.int32(),
+    "candidate_n_tokens": pa.int32(),
+    "beam_texts": pa.string(),
+    "beam_token_ids": pa.list_(pa.int32()),
+    "beam_logprobs": pa.float64(),
+    "beam_probs": pa.float64(),
 }
 
 
 def known_columns() -> dict[str, Any]:
     """Name and type of the columns that every records file has, in order."""
     return {
-        **{name: pa.string() for name in _TEXT + _ABOUT},
+        **{name: pa.string() for name in _TEXTS + _ABOUT},
         **{name: pa.int32() for name in _COUNTS},
         **{name: pa.float64() for name in _METRICS},
+        "merged": pa.bool_(),
         **{name: pa.list_(item) for name, item in _LISTS.items()},
     }
 
@@ -100,9 +115,12 @@ def read_evaluation(path: Path) -> Evaluation:
 def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write one row a question; nested objects become JSON text. Raises TypeError or ValueError
     (pyarrow's) where a known column holds another type."""
-    table = records_table(records)
-    with writing_file(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    _write(path, records_table(records))
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of any kind as Parquet."""
+    _write(path, pa.Table.from_pylist([dict(row) for row in rows]))
 
 
 def records_table(records: Sequence[Mapping[str, Any]]) -> Any:
@@ -127,6 +145,11 @@ def read_records(path: Path, columns: Sequence[str] | None = None) -> Any:
         return pq.read_table(path, columns=columns)
     except pa.ArrowException as error:
         raise ValueError(f"{path.name} cannot be read: {error}") from error
+
+
+def _write(path: Path, table: Any) -> None:
+    with writing_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def _number(value: Any, type_: Any) -> Any:

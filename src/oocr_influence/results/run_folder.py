@@ -114,6 +114,11 @@ class RunFolder:
         return self.saved_objects / "steps.jsonl"
 
     @property
+    def exposure(self) -> Path:
+        """How many labels of each document entered the loss: one row a document."""
+        return self.saved_objects / "exposure.parquet"
+
+    @property
     def working_tree_diff(self) -> Path:
         return self.saved_objects / "working_tree.diff"
 
@@ -231,6 +236,10 @@ class RunFolder:
         with writing_folder(self.train_set_documents) as folder:
             dataset_files.save(folder, columns)
         return dataset_files.digest(self.train_set_documents)
+
+    def save_exposure(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write how often each document was trained: id, occurrence, labels_once, labels_trained."""
+        evaluation_files.write_table(self.exposure, rows)
 
 
 @dataclass(frozen=True)

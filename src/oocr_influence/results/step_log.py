@@ -14,12 +14,13 @@ from oocr_influence.results.atomic import plain
 
 @dataclass(frozen=True, kw_only=True)
 class StepRow:
-    """One update. Further values of a row go into `extra`."""
+    """One update; burn-in updates (rate 0, before the first step) are counted apart."""
 
     step: int
     """Counted from 1."""
     epoch: int
     """Counted from 1."""
+    burn_in: bool = False
     learning_rate: float
     loss: float | None
     """Token mean over the step's labelled tokens; None where it was not finite."""
@@ -42,6 +43,7 @@ class StepLog:
         self._file = path.open("a", encoding="utf-8")
 
     def append(self, row: StepRow, **extra: Any) -> None:
+        """Write one line; `extra` values stand beside those of the row."""
         values = plain(asdict(row) | extra)
         self._file.write(json.dumps(values, allow_nan=False) + "\n")
         self._file.flush()
@@ -66,14 +68,15 @@ def read_steps(path: Path) -> Iterator[StepRow]:
 
     Raises ValueError, with the line's number, if any other line is broken.
     """
+    fields = StepRow.__dataclass_fields__
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             values = json.loads(line)
-            yield StepRow(**{name: values[name] for name in StepRow.__dataclass_fields__})
-        except (ValueError, KeyError, TypeError) as error:
+            yield StepRow(**{name: values[name] for name in fields if name in values})
+        except (ValueError, TypeError) as error:
             if number == len(lines):  # no newline after it: its writer did not live to the end
                 return
             raise ValueError(f"{path.name}, line {number}: not a step ({error!r})") from error
