@@ -238,7 +238,7 @@ class RunFolder:
         return dataset_files.digest(self.train_set_documents)
 
     def save_exposure(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write how often each document was trained: id, occurrence, labels_once, labels_trained."""
+        """Write each document's id, occurrence, labels_once and labels_trained."""
         evaluation_files.write_table(self.exposure, rows)
 
 
