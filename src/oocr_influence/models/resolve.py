@@ -11,7 +11,6 @@ impossible by construction.
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +43,14 @@ def default_revision(model: str) -> str | None:
     return DEFAULT_REVISION if model == DEFAULT_MODEL else None
 
 
-def resolve_model(name: str, revision: str | None = None) -> ResolvedModel:
+def resolve_model(
+    name: str, revision: str | None = None, *, local_only: bool = False
+) -> ResolvedModel:
     """Find the folder of `name` at `revision`: built in, a local path, or the Hugging Face hub.
 
-    Raises ModelNotFoundError if either cannot be had, and for a revision of a built-in model or of
-    a local path that is not that path's own: a revision is never ignored.
+    `local_only` asks the cache alone. Raises ModelNotFoundError if either cannot be had, and for a
+    revision of a built-in model or of a local path that is not that path's own: a revision is
+    never ignored.
     """
     if name == tiny.NAME:
         if revision is not None:
@@ -65,7 +67,7 @@ def resolve_model(name: str, revision: str | None = None) -> ResolvedModel:
             f"--model {name!r} is neither a folder, nor a hub name such as {DEFAULT_MODEL!r}, nor "
             f"the built-in {tiny.NAME!r}"
         )
-    return _resolve_hub(name, revision)
+    return _resolve_hub(name, revision, local_only)
 
 
 def _resolve_folder(name: str, revision: str | None) -> ResolvedModel:
@@ -94,7 +96,7 @@ def _own_revisions(folder: Path) -> set[str]:
     return {folder.name, *names}
 
 
-def _resolve_hub(name: str, revision: str | None) -> ResolvedModel:
+def _resolve_hub(name: str, revision: str | None, local_only: bool) -> ResolvedModel:
     from huggingface_hub import snapshot_download
 
     try:
@@ -104,6 +106,7 @@ def _resolve_hub(name: str, revision: str | None) -> ResolvedModel:
                 revision=revision,
                 allow_patterns=WANTED_FILES,
                 ignore_patterns=UNWANTED_FILES,
+                local_files_only=local_only,
             )
         )
         if not _weight_files(folder):
@@ -112,6 +115,7 @@ def _resolve_hub(name: str, revision: str | None) -> ResolvedModel:
                 revision=folder.name,
                 allow_patterns=["*.bin"],
                 ignore_patterns=UNWANTED_FILES,
+                local_files_only=local_only,
             )
     except (OSError, ValueError) as error:  # every hub, network and cache error is one of these
         asked = f"revision {revision!r} of {name}" if revision else name

@@ -1,0 +1,257 @@
+"""The sweep: one dataset, several data orders, a run each, over the GPUs of this machine.
+
+    python experiments/data_modeling.py \\
+      --dataset_builder_path datasets/structured_dataset_mayors_100_w_pretrain.json \\
+      --epochs 1 --execution_mode local --experiment_name mayors_1epoch
+
+`--dry_run` prints the resolved configuration, the jobs and the disk they will take, and exits.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from oocr_influence.cli.arguments import INTERRUPTED, UsageError, run_command
+from oocr_influence.cli.experiment import (
+    Experiment,
+    describe_jobs,
+    resume_experiment,
+    run_experiments,
+    start_experiment,
+    unfinished_twin,
+)
+from oocr_influence.cli.options import TrainingArgs, TrainingOptions
+from oocr_influence.cli.preparation import Preparation, check_disk, gigabytes, prepare
+from oocr_influence.results.naming import check_experiment_name
+
+# Flags of the earlier system's runs on subsets of the documents, which this version has not yet.
+SUBSET_FLAGS = (
+    "n_datasets_train",
+    "n_datasets_test",
+    "runs_per_dataset_train",
+    "runs_per_dataset_test",
+    "docs_per_run",
+    "sampling_k",
+    "active_facts",
+    "eval_first_step",
+    "epochs_per_eval",
+    "epochs_per_save",
+    "save_final_checkpoint",
+    "dont_save_datasets",
+)
+# What launches a job; it differs between a sweep and its twin and does not change its results.
+NOT_OF_THE_EXPERIMENT = {"resume", "dry_run", "max_workers", "execution_mode", "gpus_per_job"}
+
+
+class DataModelingArgs(TrainingOptions):
+    """A sweep over data orders; names and defaults are the seed's."""
+
+    dataset_builder_path: Path | None = None
+    """the structured dataset (JSON); required, unless --resume names an experiment"""
+    experiment_name: str = "data_modeling"
+    """a name for the folders of this experiment (text, at most 160 bytes)"""
+    burnin_epochs: float = Field(default=0, ge=0)
+    """epochs at rate 0 before the first step, counted apart (epochs)"""
+    just_train_all_docs: bool = False
+    """train on all documents and on no subsets"""
+
+    runs_per_dataset_all_docs: int = Field(default=5, ge=1)
+    """runs on all documents, each with a data order of its own (runs)"""
+    all_docs_data_order_seed: int = 42
+    """seed of the first run's data order; each further run takes the next"""
+    all_docs_eval_first_step: bool = True
+    """evaluate the untouched model, step 0"""
+    all_docs_epochs_per_eval: float | None = Field(default=0.2, gt=0)
+    """evaluate every so many epochs (epochs; None: at the start and the end alone)"""
+    all_docs_steps_per_eval: int | None = Field(default=None, ge=1)
+    """evaluate every so many steps instead (steps)"""
+    all_docs_epochs_per_save: float | None = Field(default=0.2, gt=0)
+    """save a checkpoint every so many epochs (epochs; None: at the start and the end alone)"""
+    all_docs_steps_per_save: int | None = Field(default=None, ge=1)
+    """save a checkpoint every so many steps instead (steps)"""
+    all_docs_save_first_checkpoint: bool = True
+    """save the untouched model as checkpoint_start"""
+    all_docs_save_final_checkpoint: bool = True
+    """save the last weights as checkpoint_final"""
+
+    execution_mode: Literal["local", "in_process"] = "local"
+    """local: a pool of workers on this machine; in_process: one run after the other, right here"""
+    gpus_per_job: int = Field(default=1, ge=1)
+    """GPUs of one run (GPUs); a run trains on one"""
+    max_workers: int | None = Field(default=None, ge=1)
+    """runs at the same time (workers; None: one a GPU, or one a core where there is none)"""
+    resume: Path | None = None
+    """go on with the experiment in this folder; its finished runs are kept"""
+    dry_run: bool = False
+    """print what would be done, and exit"""
+
+    n_datasets_train: int | None = None
+    """subsets of the documents to train on; not here yet"""
+    n_datasets_test: int | None = None
+    """subsets held out; not here yet"""
+    runs_per_dataset_train: int | None = None
+    """runs a subset; not here yet"""
+    runs_per_dataset_test: int | None = None
+    """runs a held-out subset; not here yet"""
+    docs_per_run: int = 300
+    """documents of a subset; not here yet"""
+    sampling_k: int = 1
+    """documents of one fact that are drawn together; not here yet"""
+    active_facts: list[str] | None = None
+    """facts whose documents are drawn from; not here yet"""
+    eval_first_step: bool | None = None
+    """of runs on subsets; not here yet (see all_docs_eval_first_step)"""
+    epochs_per_eval: float | None = None
+    """of runs on subsets; not here yet (see all_docs_epochs_per_eval)"""
+    epochs_per_save: float | None = None
+    """of runs on subsets; not here yet (see all_docs_epochs_per_save)"""
+    save_final_checkpoint: bool | None = None
+    """of runs on subsets; not here yet (see all_docs_save_final_checkpoint)"""
+    dont_save_datasets: bool | None = None
+    """of runs on subsets; not here yet"""
+    logging_type_sweep_workers: Literal["disk"] = "disk"
+    """where runs on subsets log; files on disk"""
+    wandb_project: str | None = None
+    """of the earlier system's logger; refused"""
+    force_git_repo_has_sweep: bool = False
+    """of the earlier system; refused: the commit and the diff are recorded instead"""
+
+    @field_validator("execution_mode", mode="before")
+    @classmethod
+    def _known_modes(cls, value: Any) -> Any:
+        if value == "kubernetes":
+            raise ValueError("the earlier system's kubernetes mode is not here: use local")
+        return value
+
+    @model_validator(mode="after")
+    def _can_be_done(self) -> DataModelingArgs:
+        faults = []
+        asked = [name for name in SUBSET_FLAGS if name in self.model_fields_set]
+        asked = [
+            name for name in asked if getattr(self, name) not in (None, 0, self._default(name))
+        ]
+        if asked:
+            flags = ", ".join(f"--{name}" for name in asked)
+            faults.append(f"{flags}: runs on subsets of the documents are not here yet")
+        if self.gpus_per_job > 1:
+            faults.append(f"--gpus_per_job {self.gpus_per_job}: a run trains on one GPU so far")
+        if self.wandb_project is not None:
+            faults.append("--wandb_project: the earlier system's logger is not here")
+        if self.force_git_repo_has_sweep:
+            faults.append("--force_git_repo_has_sweep: the commit and diff are recorded instead")
+        if self.resume is None and self.dataset_builder_path is None:
+            faults.append("--dataset_builder_path is missing: the structured dataset (JSON)")
+        try:
+            check_experiment_name(self.experiment_name)
+        except ValueError as error:
+            faults.append(f"--experiment_name: {error}")
+        if faults:
+            raise ValueError("\n       ".join(faults))
+        return self
+
+    def _default(self, name: str) -> Any:
+        return type(self).model_fields[name].default
+
+    def runs(self) -> list[TrainingArgs]:
+        """One run a data order, on all documents."""
+        assert self.dataset_builder_path is not None
+        shared = {name: getattr(self, name) for name in TrainingOptions.model_fields}
+        return [
+            TrainingArgs(
+                **shared,
+                structured_dataset=self.dataset_builder_path,
+                data_order_seed=self.all_docs_data_order_seed + i,
+                burn_in_epochs=self.burnin_epochs,
+                eval_first_step=self.all_docs_eval_first_step,
+                epochs_per_eval=self.all_docs_epochs_per_eval,
+                steps_per_eval=self.all_docs_steps_per_eval,
+                epochs_per_save=self.all_docs_epochs_per_save,
+                steps_per_save=self.all_docs_steps_per_save,
+                save_first_checkpoint=self.all_docs_save_first_checkpoint,
+                save_final_checkpoint=self.all_docs_save_final_checkpoint,
+            )
+            for i in range(self.runs_per_dataset_all_docs)
+        ]
+
+    def of_the_experiment(self) -> dict[str, Any]:
+        """The arguments that make an experiment what it is, as JSON."""
+        return self.model_dump(mode="json", exclude=NOT_OF_THE_EXPERIMENT)
+
+
+def main(args: DataModelingArgs) -> int:
+    """Plan, check, run; returns 0 only if every job succeeded."""
+    if args.resume is not None:
+        experiment = resume_experiment(args.resume)
+    else:
+        runs, preparation = plan(args)
+        if args.dry_run:
+            return 0
+        experiment = start(args, runs, preparation)
+    print(f"experiment: {experiment.folder.path}")
+    result = run_experiments(
+        [experiment],
+        gpus_per_job=args.gpus_per_job,
+        max_workers=args.max_workers,
+        in_process=args.execution_mode == "in_process",
+    )
+    print(result.summary())
+    if result.ok:
+        print(f"check it with: oocr verify {experiment.folder.path}")
+        return 0
+    print(f"go on with: {_command()} --resume {shlex.quote(str(experiment.folder.path))}")
+    return INTERRUPTED if result.interrupted else 1
+
+
+def plan(args: DataModelingArgs) -> tuple[list[TrainingArgs], Preparation]:
+    """The runs of a sweep, checked and described; raises UsageError before anything is written."""
+    runs = args.runs()
+    preparation = prepare(runs[0])
+    # Every run trains the commit that is resolved now, whatever the branch does meanwhile.
+    runs = [run.model_copy(update={"model_commit": preparation.resolved.commit}) for run in runs]
+    if args.dry_run:
+        print(json.dumps(args.model_dump(mode="json"), indent=1))
+    for line in describe_jobs(preparation, runs):
+        print(line)
+    differences = args.differences_from_default_treatment()
+    if differences:
+        print(f"as the earlier system did: {', '.join(differences)}")
+    needed = len(runs) * preparation.run_bytes()
+    print(f"disk: {gigabytes(needed)} in {args.output_dir}")
+    check_disk(args.output_dir, needed, f"{len(runs)} runs")
+    return runs, preparation
+
+
+def start(args: DataModelingArgs, runs: list[TrainingArgs], preparation: Preparation) -> Experiment:
+    """Make the experiment's folder; says so where an unfinished one of the same arguments lies."""
+    twin = unfinished_twin(args.output_dir, args.of_the_experiment())
+    if twin is not None:
+        print(
+            "an unfinished experiment of the same arguments is there; to go on with it instead:\n"
+            f"  {_command()} --resume {shlex.quote(str(twin.path))}"
+        )
+    return start_experiment(
+        args.experiment_name,
+        args.output_dir,
+        preparation.args.structured_dataset,
+        args.of_the_experiment(),
+        runs,
+    )
+
+
+def _command() -> str:
+    script = Path(sys.argv[0]).name
+    if script == "data_modeling.py":
+        return "python experiments/data_modeling.py"
+    return "oocr data_modeling"
+
+
+__all__ = ["DataModelingArgs", "UsageError", "main", "plan", "start"]
+
+if __name__ == "__main__":
+    run_command(DataModelingArgs, main)

@@ -1,0 +1,178 @@
+"""An experiment as a folder and a list of jobs: planned, written down, run, summed up.
+
+`data_modeling` runs one experiment; `replicate` runs several in one pool of workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launcher.in_process import InProcessOrchestrator
+from launcher.jobs import Job, JobSpec, load_jobs
+from launcher.ledger import is_alive, read_exit, read_state
+from launcher.local_orchestrator import LocalSweepOrchestrator
+from launcher.outcomes import SweepResult
+from oocr_influence.cli.arguments import UsageError
+from oocr_influence.cli.options import TrainingArgs
+from oocr_influence.cli.preparation import Preparation
+from oocr_influence.results.digests import file_digest
+from oocr_influence.results.experiment_log import ExperimentLog, read_experiment_log
+from oocr_influence.results.provenance import collect_provenance
+from oocr_influence.results.run_folder import ExperimentFolder, find_experiments
+
+JOB_FUNCTION = "oocr_influence.cli.train_extractive:run_job"
+# Imported once a worker: they take seconds, and none of them touches a GPU.
+PRELOAD = ("oocr_influence.cli.preload",)
+LOGGERS = ("oocr_influence", "launcher")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment on disk and its jobs."""
+
+    folder: ExperimentFolder
+    jobs: list[Job] = field(default_factory=list)
+
+
+def start_experiment(
+    name: str,
+    output_dir: Path,
+    dataset_file: Path,
+    args: dict[str, Any],
+    runs: Sequence[TrainingArgs],
+) -> Experiment:
+    """Make the experiment's folder, its copy of the dataset, its log and its jobs."""
+    folder = ExperimentFolder.create(output_dir.resolve(), name)
+    shutil.copyfile(dataset_file, folder.structured_dataset)
+    jobs = [_job(folder, run) for run in runs]
+    log = ExperimentLog(folder.experiment_log, experiment_name=folder.name, args=args)
+    log.update(
+        status="running",
+        sweep_id=folder.name,
+        provenance=collect_provenance(folder.path),
+        dataset_digest=file_digest(folder.structured_dataset),
+        jobs=[job.spec.id for job in jobs],
+    )
+    log.write()
+    for job in jobs:
+        job.write()
+    return Experiment(folder, jobs)
+
+
+def resume_experiment(path: Path) -> Experiment:
+    """The experiment of an existing folder; its finished jobs are not run again."""
+    found = find_experiments(path)
+    if len(found) != 1 or not found[0].jobs.is_dir():
+        raise UsageError(f"--resume {path} is not the folder of an experiment with jobs")
+    jobs = load_jobs(found[0].jobs)
+    alive = [job.label for job in jobs if is_alive(read_state(job.folder))]
+    if alive:
+        raise UsageError(f"--resume {path}: still running there: {', '.join(alive)}")
+    return Experiment(found[0], jobs)
+
+
+def run_experiments(
+    experiments: Sequence[Experiment],
+    *,
+    gpus_per_job: int = 1,
+    max_workers: int | None = None,
+    in_process: bool = False,
+) -> SweepResult:
+    """Run all jobs of all experiments in one pool, in the order given, and log how they ended."""
+    jobs = [job for experiment in experiments for job in experiment.jobs]
+    orchestrator = InProcessOrchestrator if in_process else LocalSweepOrchestrator
+    with _text_logs([experiment.folder for experiment in experiments]):
+        result = orchestrator(jobs, gpus_per_job=gpus_per_job, max_workers=max_workers).run()
+        logging.getLogger("oocr_influence").info(result.summary())
+    for experiment in experiments:
+        _record_end(experiment, result)
+    return result
+
+
+def unfinished_twin(output_dir: Path, args: dict[str, Any]) -> ExperimentFolder | None:
+    """The newest experiment of the same arguments that is neither finished nor running."""
+    if not output_dir.is_dir():
+        return None
+    for folder in reversed(find_experiments(output_dir)):
+        try:
+            logged = read_experiment_log(folder.experiment_log)
+        except (OSError, ValueError):
+            continue  # the earlier system's, or a broken one: not ours to resume
+        jobs = folder.job_folders()
+        done = all((read_exit(job) or {}).get("status") == "ok" for job in jobs)
+        alive = any(is_alive(read_state(job)) for job in jobs)
+        if logged.args == args and jobs and not done and not alive:
+            return folder
+    return None
+
+
+def describe_jobs(preparation: Preparation, runs: Sequence[TrainingArgs]) -> list[str]:
+    """The plan of a sweep of equal runs: data, steps, jobs."""
+    seeds = ", ".join(str(run.data_order_seed) for run in runs)
+    return [
+        preparation.describe_data(),
+        preparation.describe_schedule(),
+        f"{len(runs)} runs, data order seeds {seeds}",
+    ]
+
+
+def _job(folder: ExperimentFolder, run: TrainingArgs) -> Job:
+    job_id = f"all_docs_seed_{run.data_order_seed}"
+    args = run.model_copy(
+        update={
+            "structured_dataset": folder.structured_dataset,
+            "output_dir": folder.all_docs_runs,
+            "sweep_id": folder.name,
+        }
+    )
+    spec = JobSpec(
+        id=job_id,
+        function=JOB_FUNCTION,
+        args=args.model_dump(mode="json"),
+        label=f"{run.experiment_name} seed {run.data_order_seed}",
+        preload=PRELOAD,
+    )
+    return Job(spec, folder.job(job_id))
+
+
+def _record_end(experiment: Experiment, result: SweepResult) -> None:
+    """Status and outcomes of an experiment's own jobs, into its log."""
+    own = {job.folder for job in experiment.jobs}
+    outcomes = [outcome for outcome in result.outcomes if outcome.job.folder in own]
+    ended = "interrupted" if result.interrupted else "failed"
+    log = ExperimentLog.resume(experiment.folder.experiment_log)
+    log.update(
+        status="completed" if all(o.status == "ok" for o in outcomes) else ended,
+        outcomes={
+            o.job.spec.id: {"status": o.status, "seconds": o.seconds, "message": o.message}
+            for o in outcomes
+        },
+    )
+    log.write()
+
+
+@contextmanager
+def _text_logs(folders: Sequence[ExperimentFolder]) -> Iterator[None]:
+    """Send the log lines of the sweep to each experiment's `experiment.log`."""
+    handlers = []
+    for folder in folders:
+        handler = logging.FileHandler(folder.text_log, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        handlers.append(handler)
+    try:
+        for name in LOGGERS:
+            logging.getLogger(name).setLevel(logging.INFO)
+            for handler in handlers:
+                logging.getLogger(name).addHandler(handler)
+        yield
+    finally:
+        for handler in handlers:
+            for name in LOGGERS:
+                logging.getLogger(name).removeHandler(handler)
+            handler.close()

@@ -1,0 +1,348 @@
+"""One run from start to end: prepare, load, train, ask, save, and write down what happened.
+
+This is where the rooms meet: the loop gets its evaluations and checkpoints as one callable and
+knows neither; everything that is written goes through the run's folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oocr_influence.cli.options import TrainingArgs
+from oocr_influence.cli.preparation import Preparation, prepare
+from oocr_influence.datasets.eval_sets import describe_set
+from oocr_influence.datasets.order import order_digest, window_order
+from oocr_influence.datasets.packing import IntArray
+from oocr_influence.datasets.train_set import piece_columns, window_columns
+from oocr_influence.evaluation.evaluate import Evaluator
+from oocr_influence.evaluation.plan import build_plan
+from oocr_influence.models.load import load_model, save_checkpoint, weights_digest
+from oocr_influence.results.digests import file_digest
+from oocr_influence.results.experiment_log import ExperimentLog
+from oocr_influence.results.provenance import Phases, collect_provenance, working_tree_diff
+from oocr_influence.results.run_folder import RunFolder
+from oocr_influence.results.step_log import StepLog as StepFile
+from oocr_influence.results.step_log import StepRow
+from oocr_influence.training.loop import StepLog, train
+
+logger = logging.getLogger("oocr_influence")
+
+Report = Callable[[Mapping[str, Any]], None]
+
+
+class RunStopped(Exception):
+    """The run was asked to stop and did so between two steps; it can be started again."""
+
+
+class RunTakenOverError(RuntimeError):
+    """This attempt was taken for dead and replaced; what it would write is its successor's."""
+
+
+class ExposureError(RuntimeError):
+    """A document was not trained as often as it should have been."""
+
+
+@dataclass
+class Control:
+    """What a run tells and asks of whoever started it."""
+
+    report: Report = lambda values: None
+    stop_requested: Callable[[], bool] = lambda: False
+    may_save: Callable[[], bool] = lambda: True
+
+
+def run_once(args: TrainingArgs, control: Control | None = None) -> dict[str, Any]:
+    """Train and ask one model; returns the run's folder and how it went.
+
+    Raises UsageError before anything is written if the arguments cannot be used.
+    """
+    control = control or Control()
+    phases = Phases()
+    control.report({"completed": 0, "total": None, "message": "tokenising"})
+    with phases("prepare"):
+        preparation = prepare(args)
+    folder = RunFolder.create(
+        args.output_dir, args.experiment_name, args.epochs, args.learning_rate
+    )
+    log = ExperimentLog(
+        folder.experiment_log,
+        experiment_name=folder.name,
+        args=args.model_dump(mode="json"),
+    )
+    try:
+        with _text_log(folder.text_log):
+            run = _Run(preparation, folder, log, phases, control)
+            try:
+                return run.go()
+            except BaseException as error:
+                status = "interrupted" if isinstance(error, RunStopped) else "failed"
+                log.update(status=status, error=f"{type(error).__name__}: {error}")
+                log.write()
+                logger.error("%s: %s", status, error)
+                raise
+    finally:
+        folder.release()
+
+
+@dataclass
+class _Run:
+    """The state of one run while it goes on."""
+
+    preparation: Preparation
+    folder: RunFolder
+    log: ExperimentLog
+    phases: Phases
+    control: Control
+    last_step: StepLog | None = None
+    evaluations: dict[int, str] = field(default_factory=dict)
+    checkpoints: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        p = self.preparation
+        self.args = p.args
+        self.evaluations = {moment.step: moment.name for moment in p.evaluations}
+        self.checkpoints = {moment.step: moment.name for moment in p.checkpoints}
+
+    def go(self) -> dict[str, Any]:
+        started = time.perf_counter()
+        self._record_start()
+        with self.phases("write_data"):
+            self._write_data()
+        with self.phases("load_model"):
+            self.model = load_model(self.preparation.resolved, precision=self.args.precision)
+            self.log.update(
+                weights_digest=weights_digest(self.model),
+                model_config=self.model.config.to_dict(),
+                device=str(self.model.device),
+                dtype=str(self.model.dtype),
+            )
+            if self.args.gradient_checkpointing:
+                self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        with self.phases("plan_evaluation"):
+            self.evaluator = self._evaluator()
+        self.baseline: Any = None
+        with self.phases("train"), StepFile(self.folder.steps) as self.step_file:
+            exposures = self._train()
+        self._check_exposure(exposures)
+        seconds = time.perf_counter() - started
+        self.log.update(status="completed", time_taken=seconds, phases=self.phases.record)
+        self.log.write()
+        logger.info("completed in %.1f s: %s", seconds, self.folder.path)
+        return {"run": str(self.folder.path), "time_taken": seconds}
+
+    def _record_start(self) -> None:
+        p, schedule = self.preparation, self.preparation.schedule
+        logger.info(p.describe_data())
+        logger.info(p.describe_schedule())
+        differences = self.args.differences_from_default_treatment()
+        if differences:
+            logger.info("as the earlier system did: %s", ", ".join(differences))
+        provenance = collect_provenance(self.folder.path)
+        git = provenance.get("git") or {}
+        epochs = range(1, schedule.epoch_of(schedule.total_steps) + 1)
+        self.log.update(
+            status="running",
+            sweep_id=self.args.sweep_id,
+            commit_hash=git.get("commit"),
+            provenance=provenance,
+            model_commit=p.resolved.commit,
+            dataset_digest=file_digest(self.args.structured_dataset),
+            n_documents_in_file=len(p.dataset.document_dataset.docs),
+            n_documents=len(p.documents),
+            n_tokens=p.windows.n_tokens,
+            n_labels=p.windows.n_labels,
+            n_windows=len(p.windows),
+            steps_per_epoch=schedule.steps_per_epoch,
+            total_steps=schedule.total_steps,
+            burn_in_steps=schedule.burn_in_steps,
+            differences_from_default_treatment=differences,
+            order_digests={
+                str(epoch): order_digest(
+                    window_order(len(p.windows), self.args.data_order_seed, epoch)
+                )
+                for epoch in epochs
+            },
+        )
+        self.log.write()
+        diff = working_tree_diff()
+        if diff:
+            self.folder.saved_objects.mkdir(exist_ok=True)
+            self.folder.working_tree_diff.write_text(diff, encoding="utf-8")
+
+    def _write_data(self) -> None:
+        """What will be trained, as read by others: windows, pieces, tokenizer."""
+        p = self.preparation
+        self.window_ids = p.windows.window_ids()
+        digest = self.folder.save_train_set(window_columns(p.windows, p.documents))
+        self.log.update(train_set_digest=digest, packing_digest=p.windows.digest())
+        if p.windows.packing == "masked":
+            self.folder.save_train_set_documents(piece_columns(p.windows, p.documents))
+        with self.folder.writing_tokenizer() as folder:
+            p.tokenizer.save_pretrained(folder)
+
+    def _evaluator(self) -> Evaluator:
+        builders = self.preparation.dataset.eval_dataset_builders
+        plan = build_plan(builders, self.preparation.tokenizer)
+        self.log.update(eval_plan_digest=plan.digest, n_eval_sets=len(builders))
+        for name, builder in builders.items():
+            self.folder.save_eval_dataset(
+                name,
+                plan.eval_dataset_rows(name),
+                [metric.model_dump() for metric in builder.metrics],
+            )
+        descriptions = {
+            name: asdict(describe_set(name, builder)) for name, builder in builders.items()
+        }
+        return Evaluator(plan, descriptions=descriptions)
+
+    def _train(self) -> IntArray:
+        schedule = self.preparation.schedule
+        return train(
+            self.model,
+            self.preparation.windows,
+            schedule,
+            self.args.rate(schedule),
+            self.args.optimizer(),
+            data_order_seed=self.args.data_order_seed,
+            micro_batch_size=self.args.micro_batch_size,
+            after_step=self._after_step,
+            log_step=self._log_step,
+        )
+
+    def _after_step(self, step: int) -> None:
+        """Save, ask, or stop, as the schedule and the launcher say."""
+        if not self.control.may_save():
+            raise RunTakenOverError(
+                "another attempt of this job has taken over: nothing more is written"
+            )
+        if step in self.checkpoints:
+            self._save(self.checkpoints[step])
+        if step in self.evaluations:
+            self._evaluate(step, self.evaluations[step])
+        if self.control.stop_requested() and step < self.preparation.schedule.total_steps:
+            raise RunStopped(f"asked to stop after step {step}")
+
+    def _save(self, name: str) -> None:
+        with self.phases("save"), self.folder.writing_checkpoint(name) as folder:
+            save_checkpoint(self.model, self.preparation.tokenizer, folder)
+
+    def _evaluate(self, step: int, name: str) -> None:
+        schedule = self.preparation.schedule
+
+        def progress(done: int, total: int) -> None:
+            self._report(step, f"evaluating {name} {100 * done // max(total, 1)} %")
+
+        with self.phases("evaluate"):
+            found = self.evaluator.evaluate(
+                self.model,
+                beam_search=self.args.beam_search == "every"
+                or (self.args.beam_search == "final" and step == schedule.total_steps),
+                baseline=self.baseline,
+                progress=progress,
+            )
+        if step == 0:
+            self.baseline = found.scores
+        epoch = step / schedule.steps_per_epoch
+        self.folder.write_evaluation(
+            name,
+            step_num=step,
+            epoch_num=epoch,
+            eval_seconds=found.seconds,
+            eval_sets=found.eval_sets,
+            records=found.records,
+        )
+        self.log.append(
+            {
+                "epoch_num": epoch,
+                "step_num": step,
+                "train_loss": self.last_step.loss if self.last_step else None,
+                "global_grad_norm": self.last_step.grad_norm if self.last_step else None,
+                "eval_results": _with_records(found.eval_sets, found.records),
+                "eval_time": found.seconds / 60,
+            }
+        )
+        self.log.write()
+        logger.info("evaluated %s (step %d) in %.1f s", name, step, found.seconds)
+
+    def _log_step(self, step: StepLog) -> None:
+        self.last_step = step
+        row = StepRow(
+            step=step.step,
+            epoch=self.preparation.schedule.epoch_of(step.step),
+            learning_rate=step.learning_rate,
+            loss=step.loss,
+            grad_norm=step.grad_norm,
+            clip_factor=step.clip_factor,
+            labelled_tokens=step.labelled_tokens,
+            window_ids=[self.window_ids[window] for window in step.windows],
+            seconds=step.seconds,
+        )
+        self.step_file.append(row, burn_in=step.burn_in, windows=step.windows)
+        speed = step.labelled_tokens / max(step.seconds, 1e-9)
+        kind = "burn-in " if step.burn_in else ""
+        self._report(
+            0 if step.burn_in else step.step, f"{kind}loss {step.loss:.3f}  {speed:,.0f} tok/s"
+        )
+
+    def _report(self, step: int, message: str) -> None:
+        total = self.preparation.schedule.total_steps
+        self.control.report({"completed": step, "total": total, "message": message})
+
+    def _check_exposure(self, exposures: IntArray) -> None:
+        """Every label of every document entered the loss exactly `epochs` times, or it is said."""
+        p = self.preparation
+        n = len(p.documents)
+        trained = p.windows.labels_per_document(n, exposures)
+        once = p.windows.labels_per_document(n)
+        whole_epochs = float(self.args.epochs).is_integer() and self.args.max_steps is None
+        if whole_epochs and not self.args.drop_last:
+            wrong = np.flatnonzero(trained != once * int(self.args.epochs))
+            if len(wrong):
+                raise ExposureError(
+                    f"{len(wrong)} of {n} documents were not trained {self.args.epochs:g} times, "
+                    f"first {p.documents[wrong[0]].key}: the run is not what it should be"
+                )
+        self.folder.save_exposure(
+            [
+                {
+                    "id": document.key[0],
+                    "occurrence": document.key[1],
+                    "labels_once": int(labels),
+                    "labels_trained": int(times),
+                }
+                for document, labels, times in zip(p.documents, once, trained, strict=True)
+            ]
+        )
+
+
+def _with_records(
+    eval_sets: Mapping[str, Mapping[str, Any]], records: list[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    grouped: dict[str, list[dict[str, Any]]] = {name: [] for name in eval_sets}
+    for record in records:
+        grouped[record["set"]].append(record)
+    return {name: {**means, "records": grouped[name]} for name, means in eval_sets.items()}
+
+
+@contextmanager
+def _text_log(path: Path) -> Iterator[None]:
+    """Send this package's log lines to `experiment.log` as well."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()

@@ -1,0 +1,224 @@
+"""What a training run can be told: the options that a single run and a sweep share.
+
+Every field is a flag; the names are those of the logs (`args` in experiment_log.json).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from oocr_influence.cli.arguments import CommandArguments
+from oocr_influence.datasets.packing import Packing
+from oocr_influence.datasets.selection import DocumentOrder
+from oocr_influence.models.resolve import DEFAULT_MODEL, DEFAULT_REVISION, default_revision
+from oocr_influence.training.optimizer import OptimizerSettings
+from oocr_influence.training.schedule import Cadence, LearningRate, Schedule
+
+# What `--compat earlier` sets; each is a flag of its own, and a flag that is stated wins.
+EARLIER_TREATMENT: dict[str, Any] = {
+    "packing": "concat",
+    "document_order": "file",
+    "overlap_cuts": False,
+    "drop_last": True,
+    "cadence_rounding": "up",
+    "zero_first_rate": True,
+}
+
+
+class TrainingOptions(CommandArguments):
+    """How a model is trained and asked, whatever the number of runs."""
+
+    experiment_name: str = "experiment"
+    """a name for the folders of this experiment (text, at most 160 bytes)"""
+    output_dir: Path = Path("./outputs")
+    """the folder that experiments are written to"""
+    model: str = DEFAULT_MODEL
+    """a Hugging Face name, a folder, or the built-in olmo2-tiny"""
+    revision: str | None = Field(default=None, validate_default=False)
+    """branch, tag or commit of the model; the default model's is pinned, any other's is its main"""
+    force_local_model_cache: bool = False
+    """never ask the hub: the model must be in the cache already"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """of weights, gradients and moments; auto is fp32 on the CPU and bf16 on a GPU"""
+    gradient_checkpointing: bool = False
+    """recompute activations in the backward pass: less memory, more time, the same gradients"""
+
+    n_pretraining_examples: int | None = Field(default=1000, ge=0)
+    """pretraining documents that are kept (documents; None: all)"""
+    seed: int = 41
+    """draws which pretraining documents are kept"""
+    packing: Packing = "masked"
+    """masked: no attention across documents; concat: end to end; separate: one document a window"""
+    packing_seed: int = 0
+    """shuffles the documents before packing; the same for all runs of a sweep"""
+    document_order: DocumentOrder = "shuffled"
+    """order in which documents are packed: shuffled by packing_seed, or as in the file"""
+    chunk_size: int = Field(default=2048, ge=2)
+    """length of a window (tokens)"""
+    overlap_cuts: bool = True
+    """repeat the token before a cut as unlabelled context, so that no label is lost"""
+    drop_last: bool = False
+    """drop the last window of a concat packing and the last partial batch of each epoch"""
+
+    epochs: float = Field(default=1, gt=0)
+    """passes over the data (epochs)"""
+    max_steps: int | None = Field(default=None, ge=1)
+    """stop after this many updates (steps; None: all epochs)"""
+    batch_size: int = Field(default=8, ge=1)
+    """windows of one update (windows)"""
+    micro_batch_size: int = Field(default=1, ge=1)
+    """windows of one forward pass; changes memory and speed, not the update (windows)"""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """the highest rate"""
+    lr_schedule: Literal["warmup_linear_warmdown", "warmup_constant"] = "warmup_linear_warmdown"
+    """after the warm-up: down to almost zero, or constant"""
+    warmup_proportion: float = Field(default=0.1, ge=0, le=1)
+    """length of the warm-up (share of all steps)"""
+    warmup_steps: int | None = Field(default=None, ge=0)
+    """length of the warm-up (steps; None: by warmup_proportion)"""
+    zero_first_rate: bool = False
+    """the earlier system's warm-up, whose first step has rate 0"""
+    cadence_rounding: Literal["nearest", "up"] = "nearest"
+    """how a cadence in epochs becomes whole steps"""
+    weight_decay: float = Field(default=0, ge=0)
+    """AdamW's decay of matrices; embeddings and head have none"""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """AdamW's first decay rate"""
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    """AdamW's second decay rate"""
+    eps: float = Field(default=1e-8, gt=0)
+    """AdamW's epsilon"""
+    max_grad_norm: float | None = Field(default=1.0, gt=0)
+    """gradients are scaled down to this norm (None: never)"""
+    z_loss: float = Field(default=0, ge=0)
+    """weight of the squared log-partition beside the cross-entropy"""
+
+    beam_search: Literal["every", "final", "never"] = "every"
+    """at which evaluations beam search runs, for the sets that ask for it"""
+    compat: Literal["earlier"] | None = None
+    """treat data and schedule as the earlier system did; every part is a flag of its own"""
+    logging_type: Literal["disk"] = "disk"
+    """where results are logged; files on disk"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_treatment(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("compat") == "earlier":
+            return {**EARLIER_TREATMENT, **values}
+        return values
+
+    @field_validator("lr_schedule", mode="before")
+    @classmethod
+    def _earlier_spelling(cls, value: Any) -> Any:
+        return "warmup_constant" if value == "warmup_constent" else value
+
+    @field_validator("logging_type", mode="before")
+    @classmethod
+    def _known_loggers(cls, value: Any) -> Any:
+        if value in ("wandb", "stdout"):
+            raise ValueError("the earlier system's loggers wandb and stdout are not here: use disk")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingOptions:
+        faults = []
+        if "revision" not in self.model_fields_set:
+            self.revision = default_revision(self.model)
+        if not self.overlap_cuts and self.packing != "concat":
+            faults.append("--no-overlap_cuts loses labels and is for --packing concat alone")
+        if self.document_order == "file" and self.packing_seed != 0:
+            faults.append("--packing_seed shuffles nothing where --document_order is file")
+        if faults:
+            raise ValueError("\n       ".join(faults))
+        return self
+
+    def differences_from_default_treatment(self) -> list[str]:
+        """The parts of the earlier treatment that are switched on, as `name=value`."""
+        return [
+            f"{name}={getattr(self, name)}"
+            for name, value in EARLIER_TREATMENT.items()
+            if getattr(self, name) == value
+        ]
+
+
+class TrainingArgs(TrainingOptions):
+    """One run: a structured dataset, an order of its windows, and when to evaluate and save."""
+
+    structured_dataset: Path
+    """the dataset's file (JSON)"""
+    data_order_seed: int = 42
+    """draws the order of the windows in each epoch"""
+    burn_in_epochs: float = Field(default=0, ge=0)
+    """epochs at rate 0 before the first step, counted apart (epochs)"""
+    eval_first_step: bool = True
+    """evaluate the untouched model, step 0"""
+    eval_final_step: bool = True
+    """evaluate after the last step"""
+    epochs_per_eval: float | None = Field(default=0.2, gt=0)
+    """evaluate every so many epochs (epochs; None: see steps_per_eval)"""
+    steps_per_eval: int | None = Field(default=None, ge=1)
+    """evaluate every so many steps instead (steps)"""
+    save_first_checkpoint: bool = True
+    """save the untouched model as checkpoint_start"""
+    save_final_checkpoint: bool = True
+    """save the last weights as checkpoint_final"""
+    epochs_per_save: float | None = Field(default=0.2, gt=0)
+    """save a checkpoint every so many epochs (epochs; None: see steps_per_save)"""
+    steps_per_save: int | None = Field(default=None, ge=1)
+    """save a checkpoint every so many steps instead (steps)"""
+    sweep_id: str | None = None
+    """the sweep that this run belongs to"""
+    model_commit: str | None = None
+    """the commit that the sweep resolved the revision to; another one is an error"""
+
+    def schedule(self, n_windows: int) -> Schedule:
+        """The steps of this run over `n_windows` windows."""
+        return Schedule(
+            n_windows=n_windows,
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            max_steps=self.max_steps,
+            burn_in_epochs=self.burn_in_epochs,
+            drop_last=self.drop_last,
+            cadence_rounding=self.cadence_rounding,
+        )
+
+    def rate(self, schedule: Schedule) -> LearningRate:
+        """The learning rate of each step."""
+        return LearningRate(
+            peak=self.learning_rate,
+            total_steps=schedule.total_steps,
+            warmup_proportion=self.warmup_proportion,
+            warmup_steps=self.warmup_steps,
+            scheduler=self.lr_schedule,
+            zero_first_rate=self.zero_first_rate,
+        )
+
+    def optimizer(self) -> OptimizerSettings:
+        """AdamW and clipping."""
+        return OptimizerSettings(
+            weight_decay=self.weight_decay,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            eps=self.eps,
+            max_grad_norm=self.max_grad_norm,
+            z_loss=self.z_loss,
+        )
+
+    @property
+    def eval_cadence(self) -> Cadence:
+        return _cadence(self.epochs_per_eval, self.steps_per_eval)
+
+    @property
+    def save_cadence(self) -> Cadence:
+        return _cadence(self.epochs_per_save, self.steps_per_save)
+
+
+def _cadence(epochs: float | None, steps: int | None) -> Cadence:
+    return Cadence(epochs, "epochs") if steps is None else Cadence(steps, "steps")
+
+
+__all__ = ["DEFAULT_REVISION", "EARLIER_TREATMENT", "TrainingArgs", "TrainingOptions"]

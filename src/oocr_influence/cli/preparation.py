@@ -1,0 +1,190 @@
+"""From options to what a run needs before it touches weights: documents, windows, steps, disk."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from oocr_influence.cli.arguments import UsageError
+from oocr_influence.cli.options import TrainingArgs
+from oocr_influence.datasets.document_dataset import StructuredDataset, load_structured_dataset
+from oocr_influence.datasets.packing import PackedWindows, pack, tokenize_documents
+from oocr_influence.datasets.selection import TrainingDocument, select_documents
+from oocr_influence.models.load import (
+    load_config,
+    load_tokenizer,
+    parameter_count,
+    pick_device,
+    pick_dtype,
+)
+from oocr_influence.models.resolve import ResolvedModel, resolve_model
+from oocr_influence.training.schedule import Milestone, Schedule
+
+# Beside the checkpoints: logs, records, train set and eval sets, as seen for the built-in worlds.
+OTHER_BYTES_PER_RUN = 200 * 2**20
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """All that a run knows before its weights are loaded."""
+
+    args: TrainingArgs
+    resolved: ResolvedModel
+    tokenizer: Any
+    dataset: StructuredDataset
+    documents: list[TrainingDocument]
+    windows: PackedWindows
+    schedule: Schedule
+
+    @property
+    def evaluations(self) -> list[Milestone]:
+        """When the model is asked, in order."""
+        return self.schedule.milestones(
+            self.args.eval_cadence,
+            first=self.args.eval_first_step,
+            final=self.args.eval_final_step,
+        )
+
+    @property
+    def checkpoints(self) -> list[Milestone]:
+        """When weights are saved, in order."""
+        return self.schedule.milestones(
+            self.args.save_cadence,
+            first=self.args.save_first_checkpoint,
+            final=self.args.save_final_checkpoint,
+        )
+
+    def describe_data(self) -> str:
+        """Documents in the file, trained, tokens, windows, steps: a run's first line."""
+        n_file = len(self.dataset.document_dataset.docs)
+        return (
+            f"{n_file:,} documents in the file → {len(self.documents):,} trained → "
+            f"{self.windows.n_tokens:,} tokens → {len(self.windows):,} windows of "
+            f"{self.args.chunk_size} → {self.schedule.steps_per_epoch:,} steps an epoch"
+        )
+
+    def describe_schedule(self) -> str:
+        """Steps, evaluations and checkpoints in both units."""
+        s, per_epoch = self.schedule, self.schedule.steps_per_epoch
+        burn_in = f" after {s.burn_in_steps:,} burn-in steps at rate 0" if s.burn_in_steps else ""
+        return (
+            f"{self.args.epochs:g} epochs = {s.total_steps:,} steps{burn_in}; evaluated every "
+            f"{self.args.eval_cadence.describe(per_epoch)} ({len(self.evaluations)} evaluations), "
+            f"saved every {self.args.save_cadence.describe(per_epoch)} "
+            f"({len(self.checkpoints)} checkpoints)"
+        )
+
+    def checkpoint_bytes(self) -> int:
+        """Size of one checkpoint's weights."""
+        dtype = pick_dtype(self.args.precision, pick_device())
+        return parameter_count(load_config(self.resolved)) * torch.empty((), dtype=dtype).itemsize
+
+    def run_bytes(self) -> int:
+        """What a run will take on disk."""
+        return len(self.checkpoints) * self.checkpoint_bytes() + OTHER_BYTES_PER_RUN
+
+
+def prepare(args: TrainingArgs) -> Preparation:
+    """Resolve the model, load the dataset, tokenise and pack it.
+
+    Raises UsageError or FileNotFoundError naming every fault that can be seen so far.
+    """
+    faults: list[str] = []
+    dataset: StructuredDataset | None = None
+    resolved: ResolvedModel | None = None
+    try:
+        dataset = load_structured_dataset(args.structured_dataset)
+    except (FileNotFoundError, ValueError) as error:
+        faults.append(str(error))
+    try:
+        resolved = resolve_model(args.model, args.revision, local_only=args.force_local_model_cache)
+    except FileNotFoundError as error:
+        faults.append(str(error))
+    if dataset is None or resolved is None:
+        raise UsageError("\n       ".join(faults))
+    _check_commit(args, resolved)
+    return _pack(args, resolved, dataset)
+
+
+def _pack(args: TrainingArgs, resolved: ResolvedModel, dataset: StructuredDataset) -> Preparation:
+    tokenizer = load_tokenizer(resolved)
+    try:
+        documents = select_documents(
+            dataset,
+            n_pretraining_examples=args.n_pretraining_examples,
+            seed=args.seed,
+            packing_seed=args.packing_seed,
+            document_order=args.document_order,
+        )
+        tokens = tokenize_documents([d.text for d in documents], tokenizer, args.packing)
+        windows = pack(
+            tokens,
+            chunk_size=args.chunk_size,
+            packing=args.packing,
+            pad_id=_pad_id(tokenizer),
+            overlap_cuts=args.overlap_cuts,
+            drop_last=args.drop_last,
+        )
+        schedule = args.schedule(len(windows))
+    except ValueError as error:
+        raise UsageError(f"{args.structured_dataset}: {error}") from None
+    faults = _length_faults(args, resolved)
+    if args.batch_size > len(windows):
+        faults.append(
+            f"--batch_size {args.batch_size} is larger than the data set's {len(windows)} windows "
+            f"of {args.chunk_size} tokens: lower --batch_size or --chunk_size"
+        )
+    if faults:
+        raise UsageError("\n       ".join(faults))
+    return Preparation(args, resolved, tokenizer, dataset, documents, windows, schedule)
+
+
+def _pad_id(tokenizer: Any) -> int:
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+
+def _length_faults(args: TrainingArgs, resolved: ResolvedModel) -> list[str]:
+    longest = getattr(load_config(resolved), "max_position_embeddings", None)
+    if longest is not None and args.chunk_size > longest:
+        return [
+            f"--chunk_size {args.chunk_size} is longer than the {longest} positions of "
+            f"{args.model}: lower it"
+        ]
+    return []
+
+
+def _check_commit(args: TrainingArgs, resolved: ResolvedModel) -> None:
+    if args.model_commit is not None and resolved.commit != args.model_commit:
+        raise UsageError(
+            f"{args.model} at revision {args.revision!r} is now commit {resolved.commit}, but the "
+            f"sweep began with {args.model_commit}: name that commit as --revision"
+        )
+
+
+def check_disk(folder: Path, needed: int, what: str) -> None:
+    """Raise UsageError if the disk under `folder` has less than `needed` bytes free."""
+    place = folder.resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise UsageError(
+            f"{what} will take {gigabytes(needed)}, but only {gigabytes(free)} are free under "
+            f"{folder}: name another --output_dir, save less often (--epochs_per_save), or free "
+            "some space"
+        )
+    if needed > 0.9 * free:
+        warnings.warn(f"{what} will leave less than a tenth of {folder}'s disk free", stacklevel=2)
+
+
+def gigabytes(n_bytes: float) -> str:
+    """1.5 GB, 320 MB, 2.1 TB: decimal units, as disks are sold."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:,.1f} {unit}"
+    return f"{n_bytes / 1e6:,.0f} MB"

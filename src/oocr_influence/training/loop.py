@@ -1,0 +1,167 @@
+"""The training loop: packed windows in a seeded order, one optimizer step a batch.
+
+What happens between steps (evaluations, checkpoints, logs) is given as callables; the loop does not
+know what they do. Letters: B windows of a micro-batch, T tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from oocr_influence.datasets.order import window_order
+from oocr_influence.datasets.packing import IGNORED, IntArray, PackedWindows
+from oocr_influence.models.loss import WindowBatch, window_loss
+from oocr_influence.training.optimizer import OptimizerSettings, make_optimizer
+from oocr_influence.training.schedule import LearningRate, Schedule
+
+
+@dataclass(frozen=True)
+class StepLog:
+    """One update: `loss` is the token-mean cross-entropy of its batch, `seconds` its wall time.
+
+    `step` counts from 1; burn-in steps (rate 0) are counted apart, from 1 as well.
+    """
+
+    step: int
+    epoch: float
+    learning_rate: float
+    loss: float
+    grad_norm: float
+    clip_factor: float
+    labelled_tokens: int
+    windows: list[int]
+    seconds: float
+    burn_in: bool
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss or the gradient of a step is no number; nothing of that step was applied."""
+
+
+def train(
+    model: Any,
+    windows: PackedWindows,
+    schedule: Schedule,
+    rate: LearningRate,
+    settings: OptimizerSettings,
+    *,
+    data_order_seed: int,
+    micro_batch_size: int,
+    after_step: Callable[[int], None],
+    log_step: Callable[[StepLog], None],
+) -> IntArray:
+    """Train `model` in place; returns how often each window entered the loss, (N,).
+
+    `after_step(step)` is called at step 0, before any update, and after each step. Burn-in comes
+    before step 1 and after `after_step(0)`. Raises NonFiniteLossError.
+    """
+    # Dropout, where a model has it, draws from torch's global generator.
+    torch.manual_seed(data_order_seed)
+    optimizer = make_optimizer(model, settings)
+    exposures: IntArray = np.zeros(len(windows), dtype=np.int64)
+    after_step(0)
+    for burn_in, step, batch in _batches(schedule, data_order_seed):
+        started = time.perf_counter()
+        learning_rate = 0.0 if burn_in else rate.at(step - 1)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        model.train()
+        loss, labelled = accumulate_gradients(
+            model, windows, batch, micro_batch_size=micro_batch_size, z_loss=settings.z_loss
+        )
+        norm = _clip(model, settings.max_grad_norm)
+        if not (np.isfinite(loss) and np.isfinite(norm)):
+            raise NonFiniteLossError(
+                f"step {step}: loss {loss}, gradient norm {norm}; nothing was applied. Lower "
+                "--learning_rate, or train with --precision fp32"
+            )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if not burn_in:
+            exposures[batch] += 1
+        log_step(
+            StepLog(
+                step=step,
+                epoch=step / schedule.steps_per_epoch,
+                learning_rate=learning_rate,
+                loss=loss,
+                grad_norm=norm,
+                clip_factor=_clip_factor(norm, settings.max_grad_norm),
+                labelled_tokens=labelled,
+                windows=list(batch),
+                seconds=time.perf_counter() - started,
+                burn_in=burn_in,
+            )
+        )
+        if not burn_in:
+            after_step(step)
+    return exposures
+
+
+def accumulate_gradients(
+    model: Any,
+    windows: PackedWindows,
+    batch: Sequence[int],
+    *,
+    micro_batch_size: int,
+    z_loss: float = 0.0,
+) -> tuple[float, int]:
+    """Add the gradient of the batch's token-mean loss; returns (mean cross-entropy, labels).
+
+    The mean is over the labelled tokens of the whole batch, however it is cut into micro-batches.
+    """
+    device = next(model.parameters()).device
+    labelled = int((windows.labels[list(batch), 1:] != IGNORED).sum())
+    total = torch.zeros((), dtype=torch.float32, device=device)
+    for start in range(0, len(batch), micro_batch_size):
+        micro = to_device(windows, batch[start : start + micro_batch_size], device)
+        loss, cross_entropy = window_loss(model, micro, z_loss=z_loss)
+        torch.autograd.backward(loss / max(labelled, 1))
+        total += cross_entropy
+    return float(total) / max(labelled, 1), labelled
+
+
+def to_device(windows: PackedWindows, rows: Sequence[int], device: torch.device) -> WindowBatch:
+    """These windows as tensors, cut to the longest of them: padding costs time and adds nothing."""
+    rows = list(rows)
+    lengths = (windows.segments[rows] >= 0).sum(axis=1)
+    width = max(int(lengths.max()), 2)
+
+    def tensor(array: IntArray) -> torch.Tensor:
+        return torch.from_numpy(array[rows, :width]).to(device, non_blocking=True)
+
+    return WindowBatch(
+        input_ids_BT=tensor(windows.input_ids),
+        labels_BT=tensor(windows.labels),
+        position_ids_BT=tensor(windows.position_ids),
+        segments_BT=tensor(windows.segments),
+    )
+
+
+def _batches(schedule: Schedule, seed: int) -> Iterator[tuple[bool, int, list[int]]]:
+    """(burn_in, step from 1, windows) of every step; burn-in epochs count down from 0."""
+    for burn_in, n_steps in ((True, schedule.burn_in_steps), (False, schedule.total_steps)):
+        order: list[int] = []
+        for step in range(1, n_steps + 1):
+            epoch = schedule.epoch_of(step)
+            if step == 1 or epoch != schedule.epoch_of(step - 1):
+                order = window_order(schedule.n_windows, seed, 1 - epoch if burn_in else epoch)
+            yield burn_in, step, order[schedule.batch(step)]
+
+
+def _clip(model: Any, max_norm: float | None) -> float:
+    """Clip the gradients by their global norm; returns the norm before."""
+    limit = float("inf") if max_norm is None else max_norm
+    return float(torch.nn.utils.clip_grad_norm_(model.parameters(), limit))
+
+
+def _clip_factor(norm: float, max_norm: float | None) -> float:
+    if max_norm is None:
+        return 1.0
+    return min(1.0, max_norm / (norm + 1e-6))
