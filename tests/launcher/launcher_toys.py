@@ -1,0 +1,125 @@
+"""Functions that the launcher's tests run as jobs.
+
+python tests/launcher/launcher_toys.py JOBS_FOLDER [grace]     sweep the jobs there on 2 "GPUs"
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from launcher.jobs import JobInterrupted, load_jobs
+from launcher.local_orchestrator import LocalSweepOrchestrator
+
+
+def succeed(args, job):
+    return {"pid": os.getpid(), "worker": os.getppid(), "draw": random.random()}
+
+
+def environment(args, job):
+    return {name: os.environ.get(name) for name in args["names"]}
+
+
+def meet(args, job):
+    """Succeeds only if so many jobs run at the same time."""
+    place = Path(args["dir"], "meeting")
+    place.mkdir(exist_ok=True)
+    (place / job.spec.id).touch()
+    deadline = time.monotonic() + 15
+    while len(list(place.iterdir())) < args["of"]:
+        if time.monotonic() > deadline:
+            raise TimeoutError("the others did not come")
+        time.sleep(0.01)
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def fail(args, job):
+    print("about to fail")
+    raise ValueError("a fault of mine")
+
+
+def leave(args, job):
+    print("leaving by the window")
+    sys.stdout.flush()
+    os._exit(3)
+
+
+def shoot_self(args, job):
+    print("goodbye")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def shoot_worker(args, job):
+    """Kills the worker once only, with a process of its own left behind."""
+    helper = subprocess.Popen(["sleep", "60"])
+    Path(args["dir"], "helper").write_text(str(helper.pid))
+    print("aiming", flush=True)
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def leave_helper_behind(args, job):
+    return subprocess.Popen(["sleep", "60"]).pid
+
+
+def unfit_result(args, job):
+    return {"a set": {1}}
+
+
+def interrupted(args, job):
+    raise JobInterrupted("saved at step 3")
+
+
+def count_imports(args, job):
+    import launcher_counted
+
+    return {"pid": os.getpid(), "imported_by": launcher_counted.IMPORTED_BY}
+
+
+def setting_at_import(args, job):
+    import launcher_counted
+
+    return launcher_counted.SETTING
+
+
+def wait(args, job):
+    """Runs until the gate file is there, and stops early when asked."""
+    helper = subprocess.Popen(["sleep", "120"])
+    Path(args["dir"], f"{job.spec.id}.pids").write_text(
+        f"{os.getppid()} {os.getpid()} {helper.pid}"
+    )
+    step = 0
+    while not Path(args["dir"], "gate").exists():
+        step += 1
+        job.report({"completed": step, "total": 1000, "message": f"step {step}"})
+        if job.stop_requested and not args.get("stubborn"):
+            raise JobInterrupted(f"after step {step}")
+        time.sleep(0.02)
+    return "through the gate"
+
+
+def own_after_takeover(args, job):
+    """Says whether a job may save before and after another attempt has taken its place."""
+    from launcher.attempt import begin
+
+    before = job.may_save()
+    begin(job.job)
+    job.report({"message": "from beyond"})
+    print(f"may save: {before}, then {job.may_save()}")
+
+
+def sweep(folder, grace=10.0):
+    before = signal.getsignal(signal.SIGTERM)
+    jobs = load_jobs(Path(folder))
+    result = LocalSweepOrchestrator(jobs, gpus=["0", "1"], grace=grace).run()
+    assert signal.getsignal(signal.SIGTERM) is before
+    print(result.summary())
+    print("interrupted" if result.interrupted else "complete")
+    return 0 if result.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(sweep(sys.argv[1], *map(float, sys.argv[2:])))
