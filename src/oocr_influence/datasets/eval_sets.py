@@ -191,7 +191,7 @@ def _describe_by_name(name: str, template: FactTemplate | None, shots: int) -> S
     """A best guess from a set's name; whatever the name is, it answers."""
     stem = name.removesuffix(NO_FEW_SHOT).removesuffix(WITH_FEW_SHOT)
     relation, _, asked = stem.partition("_eval_")
-    words = stem if not asked else asked
+    words = asked or stem
     number = re.search(r"_(\d+)$", words)
     if "reversed" in words:
         style = "reversed"
