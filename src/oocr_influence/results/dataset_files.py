@@ -64,7 +64,11 @@ def read(folder: Path) -> Any:
 
 def digest(folder: Path) -> str:
     """The content digest of a train set on disk; ValueError if it cannot be read."""
-    table = read(folder)
+    return digest_of(read(folder))
+
+
+def digest_of(table: Any) -> str:
+    """The content digest of a train set as a Table."""
     present = [name for name in TRAIN_SET_COLUMNS if name in table.column_names]
     return train_set_digest((name, int_rows(table, name)) for name in present)
 
