@@ -20,9 +20,10 @@ import json
 import sys
 import textwrap
 import types
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, NoReturn, TextIO, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -59,6 +60,7 @@ def run_command(
     if "-h" in words or "--help" in words:
         print(help_text(arguments, sys.modules[main.__module__].__doc__ or ""))
         sys.exit(0)
+    warnings.showwarning = _plain_warning
     try:
         status = main(parse(arguments, words))
     except (UsageError, FileNotFoundError, FileExistsError) as error:
@@ -106,6 +108,18 @@ def help_text(arguments: type[CommandArguments], doc: str) -> str:
         )
     lines.append("--config  (path)\n    a YAML or JSON file of these names, which flags override")
     return "\n".join(lines)
+
+
+def _plain_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning as a line for a person, without the place in our code that raised it."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _read_words(

@@ -23,8 +23,9 @@ from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation
 from oocr_influence.results.digests import file_digest
 from oocr_influence.results.experiment_log import ExperimentLog, read_experiment_log
+from oocr_influence.results.finding import find_experiments
 from oocr_influence.results.provenance import collect_provenance
-from oocr_influence.results.run_folder import ExperimentFolder, find_experiments
+from oocr_influence.results.run_folder import ExperimentFolder
 
 JOB_FUNCTION = "oocr_influence.cli.train_extractive:run_job"
 # Imported once a worker: they take seconds, and none of them touches a GPU.

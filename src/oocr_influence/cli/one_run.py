@@ -24,7 +24,12 @@ from oocr_influence.datasets.packing import IntArray
 from oocr_influence.datasets.train_set import piece_columns, window_columns
 from oocr_influence.evaluation.evaluate import Evaluator
 from oocr_influence.evaluation.plan import build_plan
-from oocr_influence.models.load import load_model, save_checkpoint, weights_digest
+from oocr_influence.models.load import (
+    load_model,
+    recompute_activations,
+    save_checkpoint,
+    weights_digest,
+)
 from oocr_influence.results.digests import file_digest
 from oocr_influence.results.experiment_log import ExperimentLog
 from oocr_influence.results.provenance import Phases, collect_provenance, working_tree_diff
@@ -125,7 +130,7 @@ class _Run:
                 dtype=str(self.model.dtype),
             )
             if self.args.gradient_checkpointing:
-                self.model.gradient_checkpointing_enable({"use_reentrant": False})
+                recompute_activations(self.model)
         with self.phases("plan_evaluation"):
             self.evaluator = self._evaluator()
         self.baseline: Any = None

@@ -61,6 +61,13 @@ def load_model(
     return model.to(device)
 
 
+def recompute_activations(model: Any) -> None:
+    """Hold no activations for the backward pass but compute them again: less memory, more time."""
+    # transformers 5.23 renamed it; 5.17 knows the old name alone.
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+
+
 def load_tokenizer(resolved: ResolvedModel) -> Any:
     """The tokenizer that lies beside the weights."""
     if resolved.folder is None:

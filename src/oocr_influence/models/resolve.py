@@ -158,11 +158,5 @@ def _require_weights(folder: Path, name: str) -> None:
     if not _weight_files(folder):
         missing.append("*.safetensors")
     if missing:
-        raise ModelNotFoundError(
-            f"--model {name!r}: {folder} lacks {', '.join(missing)}"
-            + (
-                " (the cached copy is incomplete)"
-                if os.sep + "snapshots" + os.sep in str(folder)
-                else ""
-            )
-        )
+        cached = " (the cached copy is incomplete)" if folder.parent.name == "snapshots" else ""
+        raise ModelNotFoundError(f"--model {name!r}: {folder} lacks {', '.join(missing)}{cached}")

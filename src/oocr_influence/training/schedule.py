@@ -176,10 +176,10 @@ class LearningRate:
         """The rate of update t, counted from 0."""
         w, total = self.warmup, self.total_steps
         if t < w:
-            return self.peak * (t if self.zero_first_rate else t + 1) / w
+            return self.peak * ((t if self.zero_first_rate else t + 1) / w)
         if self.scheduler == "warmup_constant":
             return self.peak
-        return self.peak * (total - t) / (total - w)
+        return self.peak * ((total - t) / (total - w))
 
 
 def epochs_cadence(every: float | None) -> Cadence:

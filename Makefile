@@ -1,0 +1,50 @@
+# make replicate   the seed's four experiments at a small scale: datasets, runs, checks, a table
+# make test        every test that needs no minutes, engine or browser
+# make check       format, lint, types, fast tests
+# make slow        the tests that need minutes
+# Each makes .venv first, from requirements.lock.
+
+PYTHON ?= python3
+SCALE ?= small
+BIN := .venv/bin
+# Two torch threads on two busy cores are slower than one.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: install replicate test check slow gpu format lock clean
+install: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v not in ((3, 11), (3, 12)) and f"error: Python 3.11 or 3.12 is needed, {sys.executable} is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+replicate: install
+	$(BIN)/oocr replicate --scale $(SCALE)
+
+test: install
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2 -q -m "not slow and not gpu" --timeout 120 tests/test_architecture.py tests/universe tests/training tests/results
+
+slow: install
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+gpu: install
+	$(BIN)/python -m pytest -m gpu
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: install
+	scripts/lock.sh
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

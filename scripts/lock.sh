@@ -1,0 +1,16 @@
+#!/bin/sh
+# Renew requirements.lock: exact versions of the core and the development tools.
+#
+#     make lock
+#
+# torch is pinned to the version whose CPU build is small; the CUDA packages that its metadata names
+# are left out of the file (pip still installs them where the chosen torch build asks for them).
+# Index addresses are left out too, so that the file serves any mirror.
+set -eu
+pins=$(mktemp)
+echo "torch==2.13.0" > "$pins"
+.venv/bin/python -m pip install -q uv
+.venv/bin/uv pip compile -q pyproject.toml --extra dev -c "$pins" --universal --python-version 3.11 \
+    --no-header --no-annotate --no-emit-index-url -o requirements.tmp
+grep -Ev '^(cuda-|nvidia-c|nvidia-n[cv][cstj]|triton)' requirements.tmp > requirements.lock
+rm requirements.tmp "$pins"
