@@ -15,6 +15,7 @@ def importable_toys(monkeypatch):
     """Workers find launcher_toys.py; nothing of the machine's own GPUs leaks in."""
     monkeypatch.setenv("PYTHONPATH", str(HERE))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
 
 
 @pytest.fixture

@@ -9,3 +9,4 @@ SETTING = os.environ.get("LAUNCHER_TEST_SETTING")
 if "LAUNCHER_TEST_COUNTER" in os.environ:
     with Path(os.environ["LAUNCHER_TEST_COUNTER"]).open("a") as file:
         file.write(f"{IMPORTED_BY}\n")
+    print("counted")

@@ -30,11 +30,12 @@ def running(pid):
 
 
 def start_sweep(folder, *options):
-    """`launcher_toys.py FOLDER` as a person's script: an orchestrator in a process of its own."""
+    """`launcher_toys.py FOLDER` as a person's script, in a terminal of its own."""
     return subprocess.Popen(
         [sys.executable, str(HERE / "launcher_toys.py"), str(folder), *map(str, options)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )

@@ -3,6 +3,7 @@
 python tests/launcher/launcher_toys.py JOBS_FOLDER [grace]     sweep the jobs there on 2 "GPUs"
 """
 
+import atexit
 import os
 import random
 import signal
@@ -67,6 +68,19 @@ def leave_helper_behind(args, job):
 
 def unfit_result(args, job):
     return {"a set": {1}}
+
+
+def count_to_99(args, job):
+    """Reports faster than is written, and leaves work for the end of the process."""
+    atexit.register(Path(args["dir"], "left in order").touch)
+    for number in range(100):
+        job.report({"completed": number})
+
+
+def numpy_draw(args, job):
+    import numpy
+
+    return numpy.random.random()
 
 
 def interrupted(args, job):

@@ -82,6 +82,16 @@ def test_a_finished_job_is_not_renamed_into_another(make_job):
         make_job("j", args={"lr": 2}).write()
 
 
+def test_a_new_attempt_begins_without_the_record_of_the_old_one(make_job):
+    job = make_job("j")
+    job.write()
+    write_record(job.folder / "exit.json", {"status": "failed"})
+    first, second = begin(job), begin(job)
+    assert read_exit(job.folder) is None
+    assert first["attempt"] != second["attempt"]
+    assert (first["attempt_number"], second["attempt_number"]) == (1, 2)
+
+
 def test_a_record_is_whole_or_absent(tmp_path, monkeypatch):
     path = tmp_path / "exit.json"
     (tmp_path / ".exit.json.0123.tmp").write_text('{"status": "o')  # a writer died here

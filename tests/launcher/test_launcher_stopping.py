@@ -1,5 +1,6 @@
 """Signals to a sweep in a process of its own: what ends, what is recorded, what goes on."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -44,7 +45,10 @@ def gone(pids, seconds=5.0):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_stopped_sweep_leaves_nothing_and_goes_on_later(started, tmp_path, number):
     sweep, jobs, pids = started()
-    sweep.send_signal(number)
+    if number == signal.SIGINT:
+        os.killpg(sweep.pid, number)  # Ctrl-C reaches everyone in the terminal's foreground
+    else:
+        sweep.send_signal(number)
     output, _ = sweep.communicate(timeout=10)
     gone(pids)
     assert sweep.returncode == 1, output
@@ -98,6 +102,24 @@ def test_nothing_outlives_a_killed_orchestrator(started, stubborn):
     gone(pids, 5)
     assert [read_exit(job.folder) for job in jobs] == [None] * 3
     assert not any(is_alive(read_state(job.folder)) for job in jobs)
+
+
+def test_a_job_dies_with_its_worker_when_nobody_is_left_to_end_it(started):
+    sweep, jobs, pids = started()
+    # Nothing of ours can act any more: only the kernel ends the jobs.
+    for pid in (sweep.pid, pids[0], pids[3]):
+        os.kill(pid, signal.SIGSTOP)
+    for pid in (sweep.pid, pids[0], pids[3]):
+        os.kill(pid, signal.SIGKILL)
+    gone([pids[1], pids[4]])
+    assert not any(is_alive(read_state(job.folder)) for job in jobs)
+    for helper in (pids[2], pids[5]):
+        os.kill(helper, signal.SIGKILL)
+
+
+def test_a_parent_that_ended_before_it_was_watched_counts_as_ended():
+    script = "from launcher.isolation import die_with_parent; die_with_parent(1, 9)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -9
 
 
 def test_a_closed_terminal_does_not_end_a_sweep_under_nohup(make_job, tmp_path):

@@ -106,9 +106,23 @@ def test_jobs_of_a_worker_share_imports_and_nothing_else(make_job, tmp_path):
     jobs = [make_job(f"j{n}", "count_imports", env=env, **preload) for n in range(3)]
     found = results(run([*jobs, make_job("a", env=env), make_job("b", env=env)]))
     assert len((tmp_path / "count").read_text().split()) == 1
+    assert ["counted" in job.log.read_text() for job in jobs] == [True, False, False]
     assert len({one["pid"] for one in found}) == 5
     assert found[3]["worker"] == found[0]["imported_by"] == found[4]["worker"]
     assert found[3]["draw"] != found[4]["draw"]
+
+
+def test_siblings_draw_their_own_random_numbers(make_job):
+    jobs = [make_job(f"j{n}", "numpy_draw", preload=["numpy.random"]) for n in range(2)]
+    first, second = results(run(jobs))
+    assert first != second
+
+
+def test_the_last_report_is_kept_and_exit_functions_run(make_job, tmp_path):
+    job = make_job("j", "count_to_99")
+    assert run([job]).ok
+    assert read_state(job.folder)["report"] == {"completed": 99}
+    assert (tmp_path / "left in order").exists()
 
 
 def test_a_jobs_environment_is_there_before_its_imports(make_job):
