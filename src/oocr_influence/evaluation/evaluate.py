@@ -35,7 +35,7 @@ from oocr_influence.evaluation.trie import TreeBatch, lay_out
 
 logger = logging.getLogger(__name__)
 
-CPU_TOKEN_BUDGET = 2048
+CPU_TOKEN_BUDGET = 4096
 SETS_NAMED = 10  # in a warning
 
 Progress = Callable[[int, int], None]

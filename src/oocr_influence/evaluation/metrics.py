@@ -121,6 +121,7 @@ def _rank_metrics(planned: PlannedSet, sums: PathSums, baseline: PathSums | None
     loss_QC = sums.loss_P[planned.path_QC]
     lower_Q, ties_Q = _count_lower_and_tied(loss_QC, right_Q)
     n_candidates = loss_QC.shape[1]
+    prior_C = loss_QC.sum(0) / max(1, len(loss_QC))
     rank_Q = 1 + lower_Q
     columns: Columns = {
         "rank": rank_Q,
@@ -128,7 +129,7 @@ def _rank_metrics(planned: PlannedSet, sums: PathSums, baseline: PathSums | None
         "n_ties": ties_Q,
         "rank_logprob": tie_averaged_rank(-sums.logprob_P[planned.path_QC], right_Q),
         # A candidate that is likely after any prompt of the set says nothing about this one.
-        "rank_prior_corrected": tie_averaged_rank(loss_QC - loss_QC.mean(0), right_Q),
+        "rank_prior_corrected": tie_averaged_rank(loss_QC - prior_C, right_Q),
         "rank_without_few_shot": tie_averaged_rank(
             np.where(planned.shown_QC & ~_is_right(loss_QC, right_Q), np.inf, loss_QC), right_Q
         ),
