@@ -123,6 +123,43 @@ def describe_set(name: str, builder: EvalDatasetBuilder) -> SetDescription:
     )
 
 
+def eval_set_table(builders: Mapping[str, EvalDatasetBuilder]) -> str:
+    """What each set asks, with one example each, as Markdown: a section a relation."""
+    lines = [
+        "# What each set asks",
+        "",
+        f"{len(builders)} sets. The example is the question about the first entity; → leads to the "
+        "right answer, and ⏎ ends a line of the prompt.",
+    ]
+    section = None
+    for name, builder in builders.items():
+        described = describe_set(name, builder)
+        if (described.relation, described.kind == "control") != section:
+            section = (described.relation, described.kind == "control")
+            lines += ["", f"## {described.relation}{', controls' if section[1] else ''}", ""]
+            lines.append("| set | kind | style | format | shots | questions | example |")
+            lines.append("|---|---|---|---|---|---|---|")
+        cells = [
+            name,
+            described.kind,
+            described.style,
+            described.answer_format,
+            str(described.shots),
+            str(len(builder.eval_points)),
+            _example(builder),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _example(builder: EvalDatasetBuilder) -> str:
+    if not builder.eval_points:
+        return "(none)"
+    first = builder.eval_points[0]
+    text = f"{first.prompt} →{first.completion}"
+    return text.replace("|", "\\|").replace("\n", " ⏎ ")
+
+
 def eval_metrics() -> list[Metric]:
     """What is computed for every built-in set; every key stated, so that it is in the file."""
     return [

@@ -47,8 +47,8 @@ def document_id(fact_id: str, doc_type: str, doc_idea: str, n: int) -> str:
     return sha256_hex(f"{fact_id}-{doc_type}-{doc_idea}-{n}")
 
 
-def make_pretraining_document(text: str) -> PretrainingDocument:
-    """A pretraining document whose id is the sha256 hex of its text."""
+def make_pretraining_document(text: str, prompt: str = "") -> PretrainingDocument:
+    """A pretraining document whose id is the sha256 hex of prompt and text."""
     return PretrainingDocument(
-        id=sha256_hex(text), type="pretraining_document", prompt="", completion=text
+        id=sha256_hex(prompt + text), type="pretraining_document", prompt=prompt, completion=text
     )

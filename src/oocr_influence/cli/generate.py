@@ -1,0 +1,136 @@
+"""Write a structured dataset: a world's facts told in documents, pretraining text, eval sets.
+
+    oocr generate --world mayors --docs_per_fact 100 --pretraining_docs 11000
+
+writes datasets/structured_dataset_mayors_100_w_pretrain.json, and beside it a table of what each
+set asks. Without further flags the pretraining text is the documentation of Python's standard
+library, which every machine has: short texts, for demonstrations. Name your own with
+--pretraining_source.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from oocr_influence.cli.arguments import CommandArguments, UsageError, run_command
+from oocr_influence.datasets.document_dataset import StructuredDataset, save_structured_dataset
+from oocr_influence.datasets.eval_sets import eval_set_table
+from oocr_influence.datasets.generate import generate_dataset
+from oocr_influence.documents.pretraining import (
+    MAX_CHARS,
+    MIN_CHARS,
+    STANDARD_LIBRARY,
+    PretrainingTextError,
+    read_pretraining,
+)
+from oocr_influence.documents.writer import WriterError
+from oocr_influence.universe.world_file import WorldError, load_world
+
+
+class GenerateArguments(CommandArguments):
+    """What `oocr generate` is asked for."""
+
+    world: str = Field("mayors", description="a built-in world, or the path of a world's YAML file")
+    docs_per_fact: int = Field(100, ge=1, description="documents that state each fact (documents)")
+    pretraining_docs: int = Field(
+        11000, ge=0, description="pretraining documents, first in the file (documents)"
+    )
+    pretraining_source: list[str] = Field(
+        [STANDARD_LIBRARY],
+        description="where pretraining text comes from: 'stdlib' (documentation of Python's "
+        "standard library), text or JSONL files or folders of them, or hf:NAME (a Hugging Face "
+        "dataset, by name or folder)",
+    )
+    pretraining_licence: str | None = Field(
+        None, description="licence of the pretraining text that you name, for the metadata"
+    )
+    min_chars: int = Field(
+        MIN_CHARS, ge=1, description="least length that plain text is cut to (characters)"
+    )
+    max_chars: int = Field(
+        MAX_CHARS, ge=1, description="greatest length that plain text is cut to (characters)"
+    )
+    length: Literal["short", "long"] = Field(
+        "long", description="length of the synthetic documents: about 80 or about 570 words"
+    )
+    reversed_share: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="share of the documents of a fact that state it in reversed order too (0 to 1)",
+    )
+    controls: bool = Field(
+        False, description="add sets about control entities, which no document mentions"
+    )
+    seed: int = Field(42, description="seed of documents, few-shot examples and choice of text")
+    output: Path | None = Field(
+        None,
+        description="file to write; by default "
+        "datasets/structured_dataset_<world>_<docs_per_fact>[_w_pretrain].json",
+    )
+    overwrite: bool = Field(False, description="replace an existing output file")
+
+
+def main(args: GenerateArguments) -> int:
+    """Generate, write, say what was written."""
+    try:
+        world = load_world(args.world)
+        output = args.output or default_output(world.id, args.docs_per_fact, args.pretraining_docs)
+        if output.exists() and not args.overwrite:
+            raise UsageError(f"{output} exists; --overwrite replaces it, --output writes elsewhere")
+        text = read_pretraining(
+            args.pretraining_source,
+            args.pretraining_docs,
+            seed=args.seed,
+            licence=args.pretraining_licence,
+            min_chars=args.min_chars,
+            max_chars=args.max_chars,
+        )
+        dataset = generate_dataset(
+            world,
+            docs_per_fact=args.docs_per_fact,
+            seed=args.seed,
+            pretraining=text,
+            length=args.length,
+            reversed_share=args.reversed_share,
+            controls=args.controls,
+            # Where the file lies is no part of what it is: the same file has the same bytes.
+            arguments=args.model_dump(mode="json", exclude={"output", "overwrite"}),
+        )
+    except (WorldError, WriterError, PretrainingTextError) as error:
+        raise UsageError(str(error)) from None
+    save_structured_dataset(dataset, output)
+    table = output.with_suffix(".eval_sets.md")
+    table.write_text(eval_set_table(dataset.eval_dataset_builders), encoding="utf-8")
+    print(_summary(dataset, output, table))
+    return 0
+
+
+def default_output(world: str, docs_per_fact: int, pretraining_docs: int) -> Path:
+    """The name that the experiments' commands expect."""
+    ending = "_w_pretrain" if pretraining_docs else ""
+    return Path("datasets") / f"structured_dataset_{world}_{docs_per_fact}{ending}.json"
+
+
+def _summary(dataset: StructuredDataset, output: Path, table: Path) -> str:
+    counts = dataset.metadata["counts"]
+    pretraining = dataset.metadata["pretraining"]
+    lines = [
+        f"{counts['synthetic_documents']:,} documents state {counts['facts']} facts, "
+        f"{counts['reversal_curse_documents']:,} of them in one order alone",
+        f"{counts['pretraining_documents']:,} pretraining documents",
+        f"{counts['eval_sets']} eval sets",
+    ]
+    if counts["pretraining_documents"]:
+        mean = pretraining["characters"] / counts["pretraining_documents"]
+        sources = "; ".join(f"{s['source']}, {s['licence']}" for s in pretraining["sources"])
+        lines[1] += f" of {mean:,.0f} characters on average ({sources})"
+    lines += [f"{output} ({output.stat().st_size:,} bytes)", f"{table}: what each set asks"]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_command(GenerateArguments, main)
