@@ -1,0 +1,222 @@
+"""What models answer, before and after: one row a relation, style, answer format and kind.
+
+    rows = before_after_table(find_runs(Path("outputs")))
+    print(render_text(rows))
+
+Numbers come from the questions' own records. The rank is the tie-averaged one, so that a model
+without any opinion stands at chance, (n + 1) / 2 of n candidates. Where an experiment has several
+runs, a number is the mean over them and the standard deviation after ± is that between them.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from oocr_influence.results.run_folder import RunFolder
+
+GROUPS = ("kind", "relation", "style", "answer_format")
+KINDS = ("trained", "reversed", "first_hop", "two_hop", "control")
+_NUMBERS = ("rank_tie_averaged", "accuracy", "n_candidates")
+_COLUMNS = {
+    "kind": "kind",
+    "relation": "relation",
+    "style": "style",
+    "answer_format": "format",
+}
+_NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Average:
+    """A mean over runs and the standard deviation between them, None for a single run."""
+
+    mean: float
+    spread: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One group of questions of one experiment; numbers are None where no question has one."""
+
+    experiment: str
+    group: Mapping[str, str]
+    """Values of `kind`, `relation`, … by which the questions were grouped."""
+    n_runs: int
+    n_questions: int
+    """Of one run."""
+    rank_before: Average | None
+    rank_after: Average | None
+    chance_rank: float | None
+    accuracy_before: Average | None
+    accuracy_after: Average | None
+
+
+@dataclass(frozen=True)
+class _Means:
+    """One group in one evaluation of one run."""
+
+    n: int
+    rank: float | None
+    accuracy: float | None
+    chance: float | None
+
+
+def before_after_table(
+    runs: Iterable[RunFolder],
+    *,
+    by: Sequence[str] = GROUPS,
+    before: str = "start",
+    after: str = "final",
+) -> list[Row]:
+    """Rows for every experiment of `runs`, trained relations first.
+
+    Runs that lack one of the two evaluations are left out (see `runs_without`).
+    """
+    groups: dict[tuple[str, tuple[str, ...]], list[tuple[_Means, _Means]]] = defaultdict(list)
+    for run in runs:
+        if _lacks(run, before, after):
+            continue
+        first, last = _means(run, before, by), _means(run, after, by)
+        for key in last:
+            if key in first:
+                groups[run.experiment.name, key].append((first[key], last[key]))
+    rows = [_row(name, dict(zip(by, key, strict=True)), groups[name, key]) for name, key in groups]
+    return sorted(rows, key=lambda row: (row.experiment, _order(row.group)))
+
+
+def runs_without(
+    runs: Iterable[RunFolder], before: str = "start", after: str = "final"
+) -> list[RunFolder]:
+    """The runs that cannot enter the table: unfinished ones and those of the earlier system."""
+    return [run for run in runs if _lacks(run, before, after)]
+
+
+def render_text(rows: Sequence[Row]) -> str:
+    """The table for a terminal: a block an experiment, columns aligned."""
+    blocks = []
+    for title, header, lines in _blocks(rows):
+        widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+        aligned = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in [header, *lines]
+        ]
+        blocks.append(
+            "\n".join([title, aligned[0], "-" * (sum(widths) + 2 * len(widths) - 2)] + aligned[1:])
+        )
+    return "\n\n".join(blocks) if blocks else "no run has both evaluations"
+
+
+def render_markdown(rows: Sequence[Row]) -> str:
+    """The table in Markdown: a heading and a table an experiment."""
+    blocks = []
+    for title, header, lines in _blocks(rows):
+        cells = [header, ["---"] * len(header), *lines]
+        table = "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in cells)
+        blocks.append(f"### {_escaped(title)}\n\n{table}")
+    return "\n\n".join(blocks) if blocks else "No run has both evaluations."
+
+
+def _lacks(run: RunFolder, *names: str) -> bool:
+    return any(
+        not run.evaluation(name).is_file() or not run.records(name).is_file() for name in names
+    )
+
+
+def _means(run: RunFolder, evaluation: str, by: Sequence[str]) -> dict[tuple[str, ...], _Means]:
+    """Each group's means in one evaluation."""
+    table = run.read_records(evaluation, [*by, *_NUMBERS])
+    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    absent: list[Any] = [None] * table.num_rows
+    keys = zip(*(columns.get(name, absent) for name in by), strict=True)
+    places: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for place, key in enumerate(keys):
+        places[tuple(_NOTHING if part is None else str(part) for part in key)].append(place)
+
+    def values(name: str, rows: list[int]) -> list[float]:
+        column = columns.get(name, absent)
+        return [float(column[row]) for row in rows if column[row] is not None]
+
+    return {
+        key: _Means(
+            n=len(rows),
+            rank=_mean(values("rank_tie_averaged", rows)),
+            accuracy=_mean(values("accuracy", rows)),
+            chance=_mean([(n + 1) / 2 for n in values("n_candidates", rows)]),
+        )
+        for key, rows in places.items()
+    }
+
+
+def _row(experiment: str, group: Mapping[str, str], pairs: list[tuple[_Means, _Means]]) -> Row:
+    first, last = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    return Row(
+        experiment=experiment,
+        group=group,
+        n_runs=len(pairs),
+        n_questions=last[0].n,
+        rank_before=_average(one.rank for one in first),
+        rank_after=_average(one.rank for one in last),
+        chance_rank=_mean([one.chance for one in last if one.chance is not None]),
+        accuracy_before=_average(one.accuracy for one in first),
+        accuracy_after=_average(one.accuracy for one in last),
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def _average(values: Iterable[float | None]) -> Average | None:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return Average(math.fsum(known) / len(known), statistics.stdev(known) if known[1:] else None)
+
+
+def _order(group: Mapping[str, str]) -> tuple[Any, ...]:
+    kind = group.get("kind", "")
+    place = KINDS.index(kind) if kind in KINDS else len(KINDS)
+    return (place, *group.values())
+
+
+def _blocks(rows: Sequence[Row]) -> Iterable[tuple[str, list[str], list[list[str]]]]:
+    """Title, header and cells of every experiment's table."""
+    for name in dict.fromkeys(row.experiment for row in rows):
+        own = [row for row in rows if row.experiment == name]
+        n_runs = max(row.n_runs for row in own)
+        spread = "; mean ± standard deviation between runs" if n_runs > 1 else ""
+        header = [_COLUMNS.get(key, key) for key in own[0].group]
+        header += ["questions", "mean rank", "by chance", "accuracy"]
+        yield (
+            f"{name} ({n_runs} run{'s' * (n_runs > 1)}{spread})",
+            header,
+            [
+                [
+                    *row.group.values(),
+                    str(row.n_questions),
+                    _change(row.rank_before, row.rank_after),
+                    _NOTHING if row.chance_rank is None else f"{row.chance_rank:.1f}",
+                    _change(row.accuracy_before, row.accuracy_after),
+                ]
+                for row in own
+            ],
+        )
+
+
+def _change(before: Average | None, after: Average | None) -> str:
+    return f"{_told(before)} → {_told(after)}"
+
+
+def _told(value: Average | None) -> str:
+    if value is None:
+        return _NOTHING
+    return f"{value.mean:.2f}" + (f" ± {value.spread:.2f}" if value.spread is not None else "")
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
