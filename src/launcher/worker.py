@@ -171,11 +171,11 @@ class Worker:
             # A group of its own: whatever the job starts can be ended with it, and Ctrl-C in the
             # terminal reaches the orchestrator alone.
             os.setpgid(0, 0)
-            for descriptor in (self._answers, self._wake, self._alarm):
+            nothing = os.open(os.devnull, os.O_RDONLY)
+            for standard, source in enumerate((nothing, log, log)):
+                os.dup2(source, standard)
+            for descriptor in (self._answers, self._wake, self._alarm, nothing, log):
                 os.close(descriptor)
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
             become_fresh_process(attempt["attempt"])
             end = run_attempt(job, attempt)
             code = end.exit_code

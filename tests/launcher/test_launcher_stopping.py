@@ -1,5 +1,6 @@
 """Signals to a sweep in a process of its own: what ends, what is recorded, what goes on."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from launcher.jobs import is_alive, read_exit, read_state
 @pytest.fixture
 def started(make_job, tmp_path):
     """Start a sweep of waiting jobs; the process, the jobs, and every pid below it once it runs."""
-    sweeps = []
+    sweeps, everyone = [], []
 
     def start(*, grace=10.0, stubborn=False):
         jobs = [make_job(f"w{n}", "wait", args={"stubborn": stubborn}) for n in range(3)]
@@ -28,6 +29,7 @@ def started(make_job, tmp_path):
             lambda: all(note.exists() and note.read_text().count(" ") == 2 for note in notes)
         )
         pids = [int(pid) for note in notes for pid in note.read_text().split()]
+        everyone.extend(pids)
         assert len(set(pids)) == 6
         assert all(map(running, pids))
         return sweep, jobs, pids
@@ -36,6 +38,9 @@ def started(make_job, tmp_path):
     for sweep in sweeps:
         sweep.kill()
         sweep.communicate()
+    for pid in everyone:  # a failed test leaves nothing either
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def gone(pids, seconds=5.0):
@@ -113,8 +118,6 @@ def test_a_job_dies_with_its_worker_when_nobody_is_left_to_end_it(started):
         os.kill(pid, signal.SIGKILL)
     gone([pids[1], pids[4]])
     assert not any(is_alive(read_state(job.folder)) for job in jobs)
-    for helper in (pids[2], pids[5]):
-        os.kill(helper, signal.SIGKILL)
 
 
 def test_a_parent_that_ended_before_it_was_watched_counts_as_ended():
