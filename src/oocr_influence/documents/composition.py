@@ -43,19 +43,27 @@ class Plan:
     hard_limit: int  # a document beyond this is not used
     sentences: tuple[int, int]  # of a turn, statement included
     statements: float  # the share of later turns that state the fact again
+    fewest: int  # statements of a document; two are needed to state it in both orders
     leads: float  # the share of documents that open with a lead
 
 
 PLANS = {
     "short": Plan(
-        words=(62, 76), soft_limit=100, hard_limit=110, sentences=(2, 3), statements=1.0, leads=0.4
+        words=(62, 76),
+        soft_limit=100,
+        hard_limit=110,
+        sentences=(2, 3),
+        statements=1.0,
+        fewest=2,
+        leads=0.4,
     ),
     "long": Plan(
         words=(500, 620),
         soft_limit=660,
         hard_limit=720,
         sentences=(3, 6),
-        statements=0.75,
+        statements=0.7,
+        fewest=5,
         leads=1.0,
     ),
 }
@@ -103,7 +111,7 @@ class Composition:
         target = self._draw.between(*self._plan.words)
         used = len(head.split()) + len(close.split())
         turns: list[str] = []
-        while used < target:
+        while used < target or self._stated < self._plan.fewest:
             turn = self._turn(len(turns) + 1, used, target)
             used += len(turn.split())
             turns.append(turn)
@@ -128,8 +136,9 @@ class Composition:
         if number == 1 and self._draw.chance(self._plan.leads):
             lead = self._draw.choice(self._kind.lead)
             sentences += [self._cast.sentence(lead, about=self._about_text)] if lead else []
-        # A document of both orders is not finished before it has stated each.
-        states = number == 1 or self._stated < 2 or self._draw.chance(self._plan.statements)
+        # Where chance alone would leave a document short of statements, they are kept in pace.
+        behind = self._stated < self._plan.fewest * min(1, used / target)
+        states = number == 1 or behind or self._draw.chance(self._plan.statements)
         writers: list[Writer] = [self._theme_sentence] * (wanted - states)
         if states:
             place = 0 if number == 1 else self._draw.below(wanted)

@@ -104,7 +104,8 @@ def _line(node: yaml.Node | None, place: Place) -> int:
             match = [(k, v) for k, v in node.value if k.value == str(part)]
             if not match:
                 break
-            line, node = match[0][0].start_mark.line + 1, match[0][1]
+            # Of a key that occurs twice, the last is the one to look at.
+            line, node = match[-1][0].start_mark.line + 1, match[-1][1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
             node = node.value[part]
             line = node.start_mark.line + 1
