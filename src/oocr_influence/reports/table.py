@@ -106,7 +106,7 @@ def render_text(rows: Sequence[Row]) -> str:
             for line in [header, *lines]
         ]
         blocks.append(
-            "\n".join([title, aligned[0], "-" * (sum(widths) + 2 * len(widths) - 2)] + aligned[1:])
+            "\n".join([title, aligned[0], "-" * (sum(widths) + 2 * len(widths) - 2), *aligned[1:]])
         )
     return "\n\n".join(blocks) if blocks else "no run has both evaluations"
 

@@ -99,7 +99,7 @@ def _read_shards(folder: Path, index: Path) -> dict[str, TensorPlace]:
     lost = [tensor for tensor, shard in weight_map.items() if tensor not in shards[shard]]
     if lost:
         raise ValueError(f"{weight_map[lost[0]]} does not hold {lost[0]}, as {index.name} says")
-    return {name: place for places in shards.values() for name, place in places.items()}
+    return {tensor: shards[shard][tensor] for tensor, shard in weight_map.items()}
 
 
 def _read_header(file: Path) -> dict[str, TensorPlace]:
