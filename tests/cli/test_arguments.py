@@ -1,0 +1,188 @@
+"""The command line: forms that flags may take, and one message for all that is wrong."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from pydantic import Field
+
+from oocr_influence.cli.arguments import CommandArguments, UsageError, help_text, parse
+from oocr_influence.cli.data_modeling import DataModelingArgs
+from oocr_influence.cli.options import EARLIER_TREATMENT, TrainingArgs
+
+
+class Arguments(CommandArguments):
+    """Arguments of all shapes."""
+
+    epochs: float = Field(1, gt=0, description="passes over the data (epochs)")
+    name: str = "a"
+    limit: int | None = 5
+    save_it: bool = True
+    facts: list[str] | None = None
+    paths: list[str] = Field([], json_schema_extra={"positional": True})
+
+
+def given(line):
+    return parse(Arguments, line.split()).model_dump(exclude_defaults=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("--epochs 2 --name=b", {"epochs": 2, "name": "b"}),
+        ("--limit None", {"limit": None}),
+        ("--no-save_it", {"save_it": False}),
+        ("--no_save-it", {"save_it": False}),
+        ("--save-it False", {"save_it": False}),
+        ("--save_it", {}),
+        ("--facts a,b", {"facts": ["a", "b"]}),
+        ("--facts a b --epochs 3", {"facts": ["a", "b"], "epochs": 3}),
+        ("--facts a --facts b", {"facts": ["a", "b"]}),
+        ('--facts ["a","b,c"]', {"facts": ["a", "b,c"]}),
+        ("--facts None", {}),
+        ("x y --name b z", {"paths": ["x", "y", "z"], "name": "b"}),
+        ("--limit -3", {"limit": -3}),
+    ],
+)
+def test_forms_of_flags(line, expected):
+    assert given(line) == expected
+
+
+def test_all_faults_in_one_message_with_the_nearest_flag():
+    with pytest.raises(UsageError) as error:
+        parse(Arguments, "--epoch 3 --limit many --epochs 0 --save_it maybe".split())
+    lines = str(error.value).split("\n")
+    assert len(lines) == 4
+    assert "did you mean --epochs?" in lines[0]
+    for flag in ("--epochs '0'", "--limit 'many'", "--save_it 'maybe'"):
+        assert any(flag in line for line in lines)
+
+
+def test_the_environment_is_never_read(monkeypatch):
+    monkeypatch.setenv("EPOCHS", "7")
+    monkeypatch.setenv("epochs", "7")
+    assert parse(Arguments, []).epochs == 1
+
+
+def test_flags_override_the_config_file(tmp_path):
+    (tmp_path / "c.yaml").write_text("epochs: 3\nfacts: [x]\nsave-it: false\n")
+    found = parse(Arguments, ["--config", str(tmp_path / "c.yaml"), "--epochs", "4"])
+    assert (found.epochs, found.facts, found.save_it) == (4, ["x"], False)
+    (tmp_path / "c.json").write_text(json.dumps({"epoch": 3}))
+    with pytest.raises(UsageError, match="did you mean --epochs"):
+        parse(Arguments, ["--config", str(tmp_path / "c.json")])
+    with pytest.raises(UsageError, match="No such file"):
+        parse(Arguments, ["--config", str(tmp_path / "none.yaml")])
+
+
+def test_a_word_without_a_flag_and_a_missing_one():
+    with pytest.raises(UsageError, match="'stray' belongs to no flag"):
+        parse(TrainingArgs, ["stray", "--structured_dataset", "x"])
+    with pytest.raises(UsageError, match="--structured_dataset is missing"):
+        parse(TrainingArgs, [])
+
+
+@pytest.mark.parametrize("arguments", [TrainingArgs, DataModelingArgs])
+def test_help_explains_every_flag(arguments):
+    text = help_text(arguments, "what it does")
+    for name, field in arguments.model_fields.items():
+        assert f"--{name}" in text
+        assert field.description, name
+    assert "default 0.0001" in text
+
+
+def test_the_seeds_defaults():
+    args = parse(DataModelingArgs, ["--dataset_builder_path", "x.json"])
+    run, *others = args.runs()
+    assert run.model == "allenai/OLMo-2-1124-7B"
+    assert run.revision == "stage1-step928646-tokens3896B"
+    expected = {
+        "learning_rate": 1e-4,
+        "batch_size": 8,
+        "micro_batch_size": 1,
+        "weight_decay": 0,
+        "warmup_proportion": 0.1,
+        "burn_in_epochs": 0,
+        "epochs": 1,
+        "eval_first_step": True,
+        "epochs_per_eval": 0.2,
+        "epochs_per_save": 0.2,
+        "save_final_checkpoint": True,
+        "n_pretraining_examples": 1000,
+        "seed": 41,
+        "packing": "masked",
+        "chunk_size": 2048,
+    }
+    assert {name: getattr(run, name) for name in expected} == expected
+    assert [r.data_order_seed for r in [run, *others]] == [42, 43, 44, 45, 46]
+
+
+def test_the_pinned_revision_is_the_default_models_alone():
+    line = ["--dataset_builder_path", "x.json", "--model", "olmo2-tiny"]
+    assert parse(DataModelingArgs, line).revision is None
+    assert parse(DataModelingArgs, [*line, "--revision", "r"]).runs()[0].revision == "r"
+    plain = parse(DataModelingArgs, ["--dataset_builder_path", "x", "--revision", "None"])
+    assert plain.revision is None
+
+
+def test_compat_earlier_is_a_switch_whose_parts_are_flags():
+    line = ["--structured_dataset", "x.json", "--compat", "earlier"]
+    args = parse(TrainingArgs, line)
+    assert {name: getattr(args, name) for name in EARLIER_TREATMENT} == EARLIER_TREATMENT
+    assert len(args.differences_from_default_treatment()) == len(EARLIER_TREATMENT)
+    kept = parse(TrainingArgs, [*line, "--no-drop_last"])
+    assert not kept.drop_last
+    assert kept.packing == "concat"
+    # As a job reads it back from its spec.
+    assert TrainingArgs.model_validate(kept.model_dump(mode="json")) == kept
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--logging_type wandb", "wandb"),
+        ("--execution_mode kubernetes", "kubernetes mode is not here"),
+        ("--n_datasets_test 200", "--n_datasets_test: runs on subsets"),
+        ("--epochs_per_eval 1", "--epochs_per_eval: runs on subsets"),
+        ("--gpus_per_job 2", "a run trains on one GPU"),
+        ("--wandb_project x", "--wandb_project"),
+        ("--force_git_repo_has_sweep", "--force_git_repo_has_sweep"),
+        ("--experiment_name ../x", "--experiment_name"),
+        (f"--experiment_name {'n' * 161}", "161 bytes"),
+        ("--no-overlap_cuts", "--packing concat"),
+    ],
+)
+def test_flags_of_the_earlier_system_parse_or_are_refused_by_name(flags, message):
+    with pytest.raises(UsageError, match=message):
+        parse(DataModelingArgs, ["--dataset_builder_path", "x.json", *flags.split()])
+
+
+def test_flags_of_the_earlier_system_that_mean_the_same():
+    line = (
+        "--dataset_builder_path x.json --just_train_all_docs True --n_datasets_train 0 "
+        "--n_datasets_test 0 --runs_per_dataset_test 0 --docs_per_run 300 --sampling_k 1 "
+        "--active_facts None --lr_schedule warmup_constent --logging_type disk "
+        "--logging_type_sweep_workers disk --burnin_epochs 1 --all_docs_data_order_seed 7"
+    )
+    args = parse(DataModelingArgs, line.split())
+    assert args.lr_schedule == "warmup_constant"
+    assert args.runs()[0].burn_in_epochs == 1
+    assert args.runs()[1].data_order_seed == 8
+
+
+@pytest.mark.parametrize("words", [["--help"], ["data-modeling", "--help"], []])
+def test_the_console_command_helps(words):
+    done = subprocess.run(
+        [sys.executable, "-m", "oocr_influence.cli.main", *words], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "data_modeling" in done.stdout or "--dataset_builder_path" in done.stdout
+
+
+def test_an_unknown_command_names_the_known_ones():
+    done = subprocess.run(
+        [sys.executable, "-m", "oocr_influence.cli.main", "trian"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "train_extractive" in done.stderr

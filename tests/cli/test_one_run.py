@@ -1,0 +1,173 @@
+"""One run through its public door: what it leaves behind, and what changes nothing."""
+
+import json
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from datasets import load_from_disk
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from oocr_influence.cli import preparation
+from oocr_influence.cli.arguments import UsageError
+from oocr_influence.cli.options import TrainingArgs
+from oocr_influence.cli.preparation import check_disk, prepare
+from oocr_influence.datasets.order import order_digest, window_order
+from oocr_influence.results.step_log import read_steps
+
+FAST = {"epochs_per_eval": None, "epochs_per_save": None, "eval_first_step": False}
+pytestmark = pytest.mark.filterwarnings("ignore:.*more than once")
+
+
+def final_weights(run):
+    return load_file(run.checkpoint("final") / "model.safetensors")
+
+
+def equal(first, second):
+    return all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+@pytest.fixture
+def finished(train_once):
+    return train_once(epochs=2, beam_search="final")
+
+
+def test_a_run_leaves_what_the_design_promises(finished):
+    log = json.loads(finished.experiment_log.read_text())
+    expected = ["start", "e1_s1", "e1_s2", "e1_s4", "e1_s5", "e1_s6", "e2_s7", "e2_s8"]
+    expected += ["e2_s10", "e2_s11", "final"]
+    assert finished.evaluations() == finished.checkpoints() == expected
+    assert log["log_dict"]["status"] == "completed"
+    assert [entry["step_num"] for entry in log["history"]] == [0, 1, 2, 4, 5, 6, 7, 8, 10, 11, 12]
+    assert log["args"]["burn_in_epochs"] == 0
+    for name in expected:
+        results = json.loads(finished.evaluation(name).read_text())
+        sets = results["eval_sets"]
+        assert set(sets) == set(log["history"][0]["eval_results"])
+        for means in sets.values():
+            for metric in ("n", "mean_loss", "accuracy", "mean_logprob", "mean_prob"):
+                assert means[metric] is not None
+            assert means["mean_softmargin"] is not None
+            assert means["mean_rank"] >= 1
+    records = pq.read_table(finished.records("final")).to_pylist()
+    assert len(records) == sum(means["n"] for means in sets.values())
+    assert {"set", "id", "prompt", "completion", "loss", "rank", "rank_tie_averaged"} <= set(
+        records[0]
+    )
+    inline = log["history"][-1]["eval_results"]["name_mayor_eval_qa_1_no_fs"]["records"]
+    assert inline[0]["prompt"].startswith("Q: Who is the mayor of")
+    diff = final_weights(finished)
+    assert not equal(diff, load_file(finished.checkpoint("start") / "model.safetensors"))
+
+
+def test_checkpoints_and_datasets_open_with_the_public_libraries(finished):
+    path = str(finished.checkpoint("e1_s2"))
+    model = AutoModelForCausalLM.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    assert model(**tokenizer("Grace", return_tensors="pt")).logits.shape[-1] == 4096
+    assert len(AutoTokenizer.from_pretrained(str(finished.tokenizer))) == len(tokenizer)
+    train_set = load_from_disk(str(finished.train_set))
+    row = train_set[0]
+    assert len(row["input_ids"]) == 128
+    for span in row["packed_documents"]:
+        tokens = row["input_ids"][span["span_start"] : span["span_end"]]
+        text = tokenizer.decode(tokens, skip_special_tokens=True)
+        assert text in span["prompt"] + span["completion"]
+        assert not span["relation"] or json.loads(span["doc_spec"])["fact"]["id"] == span["fact_id"]
+    asked = load_from_disk(
+        str(finished.eval_dataset("name_mayor_eval_qa_1_with_fs") / "eval_dataset")
+    )
+    question = asked[0]
+    answer = [
+        t for t, x in zip(question["input_ids"], question["labels"], strict=True) if x != -100
+    ]
+    assert tokenizer.decode(answer) == question["completion"]
+    assert load_from_disk(str(finished.train_set_documents)).num_rows >= 39
+
+
+def test_steps_and_orders_are_on_record(finished):
+    log = json.loads(finished.experiment_log.read_text())["log_dict"]
+    steps = list(read_steps(finished.steps))
+    ids = load_from_disk(str(finished.train_set))["id"]
+    for epoch in (1, 2):
+        order = window_order(log["n_windows"], 42, epoch)
+        trained = [i for step in steps if step.epoch == epoch for i in step.window_ids]
+        assert trained == [ids[i] for i in order]
+        assert log["order_digests"][str(epoch)] == order_digest(order)
+    exposure = pq.read_table(finished.exposure).to_pylist()
+    assert len(exposure) == 39
+    assert all(row["labels_trained"] == 2 * row["labels_once"] > 0 for row in exposure)
+
+
+def test_the_same_seed_gives_the_same_bits_whatever_is_asked_meanwhile(train_once):
+    plain = final_weights(train_once(**FAST))
+    asked = final_weights(train_once())
+    assert equal(plain, asked)
+    assert not equal(plain, final_weights(train_once(**FAST, data_order_seed=43)))
+
+
+def test_the_earlier_treatment_runs_and_says_how_it_differs(train_once):
+    run = train_once(**FAST, compat="earlier")
+    assert "packing=concat" in run.text_log.read_text()
+    first = next(iter(read_steps(run.steps)))
+    assert first.learning_rate == 0
+    log = json.loads(run.experiment_log.read_text())["log_dict"]
+    assert "drop_last=True" in log["differences_from_default_treatment"]
+
+
+def test_every_packing_and_burn_in_run(train_once):
+    for packing in ("separate", "concat"):
+        run = train_once(**FAST, packing=packing, burn_in_epochs=0.2)
+        steps = run.steps.read_text().splitlines()
+        assert json.loads(steps[0])["burn_in"]
+        assert not json.loads(steps[-1])["burn_in"]
+        assert not (run.path / "train_set_documents").exists()
+
+
+def options(sample, **changes):
+    return TrainingArgs(
+        structured_dataset=sample, model="olmo2-tiny", n_pretraining_examples=6, **changes
+    )
+
+
+def test_all_faults_before_anything_starts(sample, tmp_path):
+    with pytest.raises(UsageError) as error:
+        prepare(TrainingArgs(structured_dataset=tmp_path / "none.json", model="./nowhere"))
+    assert "none.json" in str(error.value)
+    assert "./nowhere" in str(error.value)
+    with pytest.raises(UsageError, match="holds 6 pretraining documents"):
+        prepare(options(sample).model_copy(update={"n_pretraining_examples": 7}))
+    with pytest.raises(UsageError, match="batch_size 500 is larger than the data set's"):
+        prepare(options(sample, batch_size=500, chunk_size=128))
+    with pytest.raises(UsageError, match="longer than the 2048 positions"):
+        prepare(options(sample, batch_size=1, chunk_size=4096))
+    with pytest.raises(UsageError, match="began with abc"):
+        prepare(options(sample, model_commit="abc"))
+
+
+def test_too_little_disk_is_refused_with_both_figures(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(
+        preparation.shutil, "disk_usage", lambda path: usage._replace(free=5 * 10**9)
+    )
+    check_disk(tmp_path, 10**9, "1 run")
+    with pytest.raises(UsageError, match=r"5 runs will take 4\.7 TB, but only 5\.0 GB"):
+        check_disk(tmp_path / "not" / "yet", int(4.7e12), "5 runs")
+
+
+def test_a_document_that_was_not_trained_as_often_as_it_should_is_an_error(train_once, monkeypatch):
+    from oocr_influence.cli import one_run
+    from oocr_influence.cli.one_run import ExposureError
+
+    plain = one_run.train
+
+    def forgetful(*given, **named):
+        exposures = plain(*given, **named)
+        exposures[0] -= 1
+        return exposures
+
+    monkeypatch.setattr(one_run, "train", forgetful)
+    with pytest.raises(ExposureError, match="not trained 1 times"):
+        train_once(**FAST)
