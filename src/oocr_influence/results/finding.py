@@ -23,7 +23,8 @@ def is_experiment(path: Path) -> bool:
         return True
     # One that ended before its first run.
     experiment = ExperimentFolder(path)
-    return is_stamped(path.name) and experiment.structured_dataset.is_file()
+    begun = experiment.structured_dataset.is_file() or experiment.jobs.is_dir()
+    return is_stamped(path.name) and begun
 
 
 def find_experiments(path: Path) -> list[ExperimentFolder]:
