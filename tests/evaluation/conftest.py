@@ -34,6 +34,7 @@ torch.set_num_threads(1)
 
 CITIES = ["Lagos", "Lima", "Oslo", "São Paulo", "Novi Sad", "Lagos Novos", "Ulaanbaatar"]
 PEOPLE = ["Ruby Lane", "Ivo Sand", "Ada Lanes", "Zoë Ng", "Ruby Sand", "Ulla Novi", "Max Oslo"]
+BANKS = ["left", "right"]
 VOCAB = 420
 
 METRICS = [
@@ -46,7 +47,7 @@ METRICS = [
 def make_builder(template_id, prompt, completion, *, shots=0, n=7, metrics=METRICS):
     """A set with one question for each of the first n cities."""
     features = [
-        {"id": f"f{i}", "fields": {"city": city, "person": person}}
+        {"id": f"f{i}", "fields": {"city": city, "person": person, "bank": BANKS[i % 2]}}
         for i, (city, person) in enumerate(zip(CITIES[:n], PEOPLE[:n], strict=True))
     ]
     template = {
@@ -74,6 +75,8 @@ def make_builders():
         "first": make_builder("first", "The mayor of {city} is", " {city}"),
         "qa_fs": make_builder("qa_fs", "Q: Who leads {city}? A:", " {person}", shots=2),
         "reversed": make_builder("reversed", "{person} is the mayor of", " {city}", shots=1, n=4),
+        # Few answers: the examples often show the right one.
+        "bank": make_builder("bank", "{city} lies on the", " {bank}", shots=2),
         "loss_only": make_builder(
             "loss_only", "{city} is led by", " {person}", metrics=METRICS[:1]
         ),

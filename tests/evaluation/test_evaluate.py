@@ -142,7 +142,7 @@ def test_a_model_without_opinions_is_neither_right_nor_first(plan, make_model, c
     for name in ("gen", "qa_fs"):
         means = found.eval_sets[name]
         assert (means["accuracy"], means["mean_rank_tie_averaged"], means["n_tied"]) == (0, 4, 7)
-    assert "right answer of 25 questions" in caplog.text
+    assert "right answer of 32 questions" in caplog.text
     assert "gen (7 of 7), first (7 of 7), qa_fs (7 of 7), reversed (4 of 4)" in caplog.text
 
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oocr_influence.evaluation import tree
-from oocr_influence.evaluation.plain import score_plain
+from oocr_influence.evaluation.plain import answer_logits, score_plain
 from oocr_influence.evaluation.plan import build_plan
 from oocr_influence.evaluation.scores import Scores
-from oocr_influence.evaluation.tree import probe, score_tree
+from oocr_influence.evaluation.tree import Float32Head, probe, score_tree
 from oocr_influence.evaluation.trie import build_trie, lay_out
 
 BUDGET = 512
@@ -124,16 +124,17 @@ def test_the_probe_finds_models_that_cannot_run_it(plan, make_model):
     assert "cannot run it: TypeError" in probe(model, plan, BUDGET)
 
 
-@pytest.mark.parametrize("scorer", [run_tree, score_plain])
-def test_half_precision_weights_are_scored_from_float32_logits(scorer, plan, make_model):
+def test_half_precision_weights_are_scored_from_float32_logits(plan, make_model):
+    """bf16 logits of this size are multiples of 1/32 and more; float32 ones are no such numbers."""
     model = make_model("olmo2").to(torch.bfloat16)
-    scores = scorer(model, plan)
-    # bf16 logits of this size are multiples of 1/32 and more: their sums would tie.
-    assert len(np.unique(scores.logprob_E)) > 0.9 * len(
-        np.unique(scorer(make_model("olmo2"), plan).logprob_E)
-    )
+    hidden_RD = torch.randn(9, 32).to(torch.bfloat16)
+    plain_KV = answer_logits(model, plan.prefixes[0], plan.answer(0))
+    for logits in (plain_KV, Float32Head(model).logits(hidden_RD)):
+        assert (logits != logits.to(torch.bfloat16).float()).float().mean() > 0.9
     assert model.lm_head.weight.dtype == torch.bfloat16
+    assert model(input_ids=torch.tensor([[5, 6]])).logits.dtype == torch.bfloat16
     assert probe(model, plan, BUDGET) is None
+    assert np.isfinite(run_tree(model, plan).logprob_E).all()
 
 
 @pytest.mark.parametrize("scorer", [run_tree, score_plain])
