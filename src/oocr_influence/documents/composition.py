@@ -90,7 +90,9 @@ class Composition:
         self._about, self._titles = Deck(draw, theme.about), self._deck(theme.titles)
         self._asks = self._deck(theme.asks)
         self._elaborations = self._deck(theme.elaborations)
-        self._reflections = self._deck(theme.reflections)
+        # What somebody thinks needs somebody to say it.
+        voiced = kind.first_person or kind.quotes
+        self._reflections = self._deck(theme.reflections if voiced else [])
         self._fill, self._sentences_of_any = Deck(draw, kind.fill), Deck(draw, common.sentences)
         self._quotes = Deck(draw, common.quotes)
         self._frames = Deck(draw, common.statement_frames)
@@ -173,7 +175,7 @@ class Composition:
         self._stated += 1
         sentence = self._cast.sentence((self._reversed if reverse else self._forward).next())
         # The first statement stands alone: it is what the document is about.
-        if self._stated > 1 and self._draw.chance(QUOTED_STATEMENTS):
+        if self._stated > 1 and self._quotes_at(QUOTED_STATEMENTS):
             return self._quoted(self._statement_quotes, sentence)
         if self._stated > 1 and self._draw.chance(FRAMED_STATEMENTS):
             return self._cast.sentence(self._frames.next(), statement=sentence)
@@ -186,14 +188,17 @@ class Composition:
             (self._reflections if reflects else self._elaborations).next()
         )
         others_voice = reflects and not self._kind.first_person
-        if others_voice or (not reflects and self._draw.chance(QUOTED_ELABORATIONS)):
+        if others_voice or (not reflects and self._quotes_at(QUOTED_ELABORATIONS)):
             return self._quoted(self._quotes, sentence)
         return sentence
 
     def _small_talk(self) -> str:
         """What makes a page look lived in."""
-        deck = self._sentences_of_any if self._draw.chance(ANY_DOCUMENTS) else self._fill
-        return self._cast.sentence(deck.next())
+        of_any = self._kind.any_sentences and self._draw.chance(ANY_DOCUMENTS)
+        return self._cast.sentence((self._sentences_of_any if of_any else self._fill).next())
+
+    def _quotes_at(self, share: float) -> bool:
+        return self._kind.quotes and self._draw.chance(share)
 
     def _quoted(self, quotes: Deck, sentence: str) -> str:
         inside = sentence[:-1] + "," if sentence.endswith(".") else sentence

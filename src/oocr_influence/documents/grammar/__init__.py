@@ -26,6 +26,8 @@ class Kind(_Part):
     """How one kind of document is built: head, turns, close."""
 
     first_person: bool
+    quotes: bool = True
+    any_sentences: bool = True
     themes: list[str] | None = None
     ideas: list[str]
     head: list[str]
