@@ -298,6 +298,13 @@ def test_runs_are_found_from_any_level(run, tmp_path):
         find_runs(tmp_path / "elsewhere")
 
 
+def test_a_run_on_its_own_is_found_beside_experiments(run, tmp_path):
+    alone = RunFolder.create(tmp_path / "outputs", "alone", 1, 1e-4)
+    assert find_runs(tmp_path / "outputs") == [run, alone]
+    assert alone.experiment.path == alone.path
+    assert find_experiments(alone.path) == []
+
+
 def test_folders_of_the_earlier_system_are_found(tmp_path):
     run = tmp_path / "2026_01_20_23-26-34_2Q653_a/all_docs_runs/2026_01_20_23-26-57_B6yOG_a.json"
     (run / "checkpoint_final").mkdir(parents=True)

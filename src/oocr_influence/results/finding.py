@@ -42,16 +42,15 @@ def find_experiments(path: Path) -> list[ExperimentFolder]:
 
 
 def find_runs(path: Path) -> list[RunFolder]:
-    """The runs at `path`: itself, those of an experiment, of its runs folder or of all outputs.
+    """The runs at `path`: itself, those of an experiment, of its runs folder or of all outputs,
+    where runs made on their own lie beside experiments.
 
     Raises FileNotFoundError if there is nothing at `path`.
     """
-    experiments = find_experiments(path)
-    if experiments:
-        return [run for experiment in experiments for run in runs_of(experiment)]
     if is_run(path):
         return [RunFolder(path)]
-    return [RunFolder(child) for child in _real_folders(path) if is_run(child)]
+    runs = [run for experiment in find_experiments(path) for run in runs_of(experiment)]
+    return runs + [RunFolder(child) for child in _real_folders(path) if is_run(child)]
 
 
 def _real_folders(parent: Path) -> list[Path]:

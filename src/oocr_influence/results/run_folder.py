@@ -67,8 +67,12 @@ class RunFolder:
 
     @property
     def experiment(self) -> ExperimentFolder:
-        """The experiment whose `all_docs_runs/` (or the like) holds this run."""
-        return ExperimentFolder(self.path.parent.parent)
+        """The experiment whose `all_docs_runs/` (or the like) holds this run.
+
+        A run that was made on its own is its own experiment.
+        """
+        inside = self.path.parent.name in RUNS_FOLDERS
+        return ExperimentFolder(self.path.parent.parent if inside else self.path)
 
     @property
     def experiment_log(self) -> Path:
