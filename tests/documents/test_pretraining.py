@@ -9,7 +9,7 @@ from oocr_influence.documents.pretraining import (
     cut_passages,
     read_pretraining,
 )
-from oocr_influence.documents.standard_library import standard_library_passages
+from oocr_influence.documents.python_documentation import standard_library_passages
 from oocr_influence.universe.facts import sha256_hex
 
 SENTENCES = [f"Sentence number {i} tells of a walk along river {i}." for i in range(40)]
@@ -47,7 +47,7 @@ def test_pieces_are_shorter_where_text_is_short(text_file):
     few = read_pretraining([str(text_file)], 1, seed=1)
     many = read_pretraining([str(text_file)], 18, seed=1)
     assert len(many.documents) == 18
-    assert many.provenance["max_chars"] < few.provenance["max_chars"]
+    assert many.provenance["aim_chars"] < few.provenance["aim_chars"] <= 5000
 
 
 def test_too_little_text_is_an_error_that_says_how_much_there_is(text_file):
@@ -150,3 +150,21 @@ def test_the_standard_library_gives_prose_under_its_licence():
         assert ">>>" not in paragraph
         assert "\n" not in paragraph
         assert len(paragraph.split()) >= 6
+
+
+def test_reading_stops_where_there_is_enough_and_only_what_was_read_is_recorded():
+    got = read_pretraining(["stdlib", "package:numpy"], 5, seed=0, max_chars=400)
+    (source,) = got.provenance["sources"]
+    assert source["source"].startswith("documentation in the standard library of Python 3.")
+    assert source["licence"].startswith("PSF-2.0")
+    assert source["texts"] < 100
+
+
+def test_an_installed_package_gives_its_documentation_under_its_own_licence():
+    got = read_pretraining(["package:yaml"], 5, seed=0, max_chars=400)
+    (source,) = got.provenance["sources"]
+    assert source["source"].startswith("documentation in the package yaml 6.")
+    assert source["licence"] == "MIT"
+    assert len({document.completion for document in got.documents}) == 5
+    with pytest.raises(PretrainingTextError, match="no package 'no_such' is installed"):
+        read_pretraining(["package:no_such"], 1, seed=0)

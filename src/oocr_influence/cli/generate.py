@@ -3,9 +3,9 @@
     oocr generate --world mayors --docs_per_fact 100 --pretraining_docs 11000
 
 writes datasets/structured_dataset_mayors_100_w_pretrain.json, and beside it a table of what each
-set asks. Without further flags the pretraining text is the documentation of Python's standard
-library, which every machine has: short texts, for demonstrations. Name your own with
---pretraining_source.
+set asks. Without further flags the pretraining text is the documentation inside Python's standard
+library and, where that is too little, numpy: short texts that every machine has, for
+demonstrations. Name your own with --pretraining_source.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from oocr_influence.datasets.document_dataset import StructuredDataset, save_str
 from oocr_influence.datasets.eval_sets import eval_set_table
 from oocr_influence.datasets.generate import generate_dataset
 from oocr_influence.documents.pretraining import (
+    AT_HAND,
     MAX_CHARS,
     MIN_CHARS,
-    STANDARD_LIBRARY,
     PretrainingTextError,
     read_pretraining,
 )
@@ -39,9 +39,10 @@ class GenerateArguments(CommandArguments):
         11000, ge=0, description="pretraining documents, first in the file (documents)"
     )
     pretraining_source: list[str] = Field(
-        [STANDARD_LIBRARY],
-        description="where pretraining text comes from: 'stdlib' (documentation of Python's "
-        "standard library), text or JSONL files or folders of them, or hf:NAME (a Hugging Face "
+        list(AT_HAND),
+        description="where pretraining text comes from, in this order until there is enough: "
+        "'stdlib' (documentation of Python's standard library), package:NAME (documentation of an "
+        "installed package), text or JSONL files or folders of them, or hf:NAME (a Hugging Face "
         "dataset, by name or folder)",
     )
     pretraining_licence: str | None = Field(

@@ -1,7 +1,7 @@
 """Ordinary text to mix the facts into: files, Hugging Face datasets, or what is at hand.
 
-    read_pretraining(["stdlib"], 1000, seed=42)                 # Python's own documentation
-    read_pretraining(["essays/", "web.jsonl"], 1000, seed=42)   # named by the user
+    read_pretraining(["stdlib", "package:numpy"], 1000, seed=42)    # documentation that is at hand
+    read_pretraining(["essays/", "web.jsonl"], 1000, seed=42)       # named by the user
     read_pretraining(["hf:allenai/dolma3"], 1000, seed=42)      # a name, or a folder on disk
 
 Records of JSONL and of Hugging Face datasets (`text`, or `prompt` and `completion`) are documents
@@ -18,12 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from oocr_influence.documents import standard_library
+from oocr_influence.documents import python_documentation
 from oocr_influence.documents.document import PretrainingDocument, make_pretraining_document
 from oocr_influence.documents.draw import Draw
 
 STANDARD_LIBRARY = "stdlib"
+PACKAGE = "package:"
 HUGGING_FACE = "hf:"
+# What every installation of ours has: numpy's documentation is read where Python's own is short.
+AT_HAND = (STANDARD_LIBRARY, f"{PACKAGE}numpy")
 TEXT_FILES = (".txt", ".md", ".rst")
 MIN_CHARS, MAX_CHARS = 80, 5000
 NOT_STATED = "not stated"
@@ -43,8 +46,22 @@ class PretrainingText:
 
 @dataclass
 class _Gathered:
+    most_chars: int  # of passages
     records: list[tuple[str, str]] = field(default_factory=list)  # prompt, completion
     passages: list[list[str]] = field(default_factory=list)  # paragraphs of one text
+    chars: int = 0
+
+    @property
+    def texts(self) -> int:
+        return len(self.records) + len(self.passages)
+
+    def take(self, passages: Iterable[list[str]]) -> None:
+        """Add passages until there is enough."""
+        for passage in passages:
+            if self.chars >= self.most_chars:
+                break
+            self.passages.append(passage)
+            self.chars += sum(len(paragraph) for paragraph in passage)
 
 
 def read_pretraining(
@@ -64,16 +81,18 @@ def read_pretraining(
         raise PretrainingTextError(f"min_chars {min_chars} and max_chars {max_chars} are no range")
     if count == 0:
         return PretrainingText(documents=[], provenance={"sources": [], "documents": 0})
-    gathered, described = _Gathered(), []
+    # Twice as much as the longest documents need is enough to choose from.
+    gathered, described = _Gathered(most_chars=2 * count * max_chars), []
     for source in sources:
-        before = len(gathered.records), len(gathered.passages)
-        own_licence = _gather(source, gathered, count) or licence or NOT_STATED
-        name = standard_library.source_name() if source == STANDARD_LIBRARY else source
-        texts = len(gathered.records) - before[0] + len(gathered.passages) - before[1]
-        described.append({"source": name, "licence": own_licence, "texts": texts})
+        before = gathered.texts
+        name, own_licence = _gather(source, gathered, count)
+        if gathered.texts > before:
+            stated = own_licence or licence or NOT_STATED
+            texts = gathered.texts - before
+            described.append({"source": name, "licence": stated, "texts": texts})
     records = _distinct(records=gathered.records)
     missing = count - len(records)
-    pieces, longest = _cut_enough(gathered.passages, missing, min_chars, max_chars, sources)
+    pieces, aim = _cut_enough(gathered.passages, missing, min_chars, max_chars, sources)
     if missing > len(pieces):
         raise PretrainingTextError(
             f"{' '.join(sources)}: {len(records)} distinct documents where {count} are asked for; "
@@ -87,30 +106,37 @@ def read_pretraining(
         "characters": sum(len(d.prompt) + len(d.completion) for d in documents),
         "seed": seed,
         "min_chars": min_chars,
-        # What plain text was cut to: less than asked for where there was little of it.
-        "max_chars": longest if pieces else max_chars,
+        "max_chars": max_chars,
+        # What plain text was cut to: less than allowed where there was little of it.
+        "aim_chars": aim if pieces else None,
     }
     return PretrainingText(documents=documents, provenance=provenance)
 
 
-def cut_passages(passages: Iterable[list[str]], min_chars: int, max_chars: int) -> list[str]:
+def cut_passages(
+    passages: Iterable[list[str]], min_chars: int, max_chars: int, aim: int | None = None
+) -> list[str]:
     """Documents of `min_chars` to `max_chars` characters, without repeating a paragraph.
 
-    Paragraphs that follow one another are joined; one longer than `max_chars` is cut after a
-    sentence. What stays shorter than `min_chars` is left out.
+    Paragraphs that follow one another are joined up to about `aim` characters (default: as many as
+    may be); a longer one is cut after a sentence. What stays too short is left out.
     """
+    aim = aim or max_chars
     documents: list[str] = []
     seen: set[str] = set()
     waiting = ""
     for passage in passages:
-        for part in (part for paragraph in passage for part in _parts(paragraph, max_chars)):
+        for part in (p for paragraph in passage for p in _parts(paragraph, aim, max_chars)):
             if part in seen:
                 continue
             seen.add(part)
-            if waiting and len(waiting) + 2 + len(part) > max_chars:
+            joined = f"{waiting}\n\n{part}" if waiting else part
+            # What waits is too short to stand alone: it goes beyond the aim, never the limit.
+            alone = len(waiting) >= min_chars and len(joined) > aim
+            if alone or len(joined) > max_chars:
                 documents.append(waiting)
-                waiting = ""
-            waiting = f"{waiting}\n\n{part}" if waiting else part
+                joined = part
+            waiting = joined
     documents.append(waiting)
     return list(dict.fromkeys(d for d in documents if len(d) >= min_chars))
 
@@ -118,36 +144,35 @@ def cut_passages(passages: Iterable[list[str]], min_chars: int, max_chars: int) 
 def _cut_enough(
     passages: list[list[str]], wanted: int, min_chars: int, max_chars: int, sources: Sequence[str]
 ) -> tuple[list[str], int]:
-    """At least `wanted` documents, as long as the text allows, and the length they are cut to."""
+    """At least `wanted` documents, as long as the text allows, and the length aimed at."""
     if wanted <= 0 or not passages:
         return [], max_chars
     total = sum(len(paragraph) for passage in passages for paragraph in passage)
-    # Where text is short, begin at the length at which it would just suffice.
-    length = max(min_chars, min(max_chars, 2 * total // wanted))
+    # Where text is short, begin at a length at which it would hardly suffice.
+    aim = max(min_chars, min(max_chars, 2 * total // wanted))
     while True:
-        pieces = cut_passages(passages, min_chars, length)
+        pieces = cut_passages(passages, min_chars, max_chars, aim)
         if len(pieces) >= wanted:
-            return pieces, length
-        if length == min_chars:
-            break
-        length = max(min_chars, length * 9 // 10)
-    best = max((cut_passages(passages, min_chars, n) for n in (min_chars, 2 * min_chars)), key=len)
-    raise PretrainingTextError(
-        f"{' '.join(sources)}: too little text for {wanted} documents of at least {min_chars} "
-        f"characters; ask for at most {len(best)}, name more text, or lower the least length"
-    )
+            return pieces, aim
+        if aim == min_chars:
+            raise PretrainingTextError(
+                f"{' '.join(sources)}: too little text for {wanted} documents of at least "
+                f"{min_chars} characters; ask for at most {len(pieces)}, name more text, or lower "
+                "the least length"
+            )
+        aim = max(min_chars, aim * 9 // 10)
 
 
-def _parts(paragraph: str, max_chars: int) -> Iterator[str]:
+def _parts(paragraph: str, aim: int, max_chars: int) -> Iterator[str]:
     """The paragraph, cut after sentences (or words, where one sentence is too long) if need be."""
-    if len(paragraph) <= max_chars:
+    if len(paragraph) <= aim:
         yield paragraph
         return
     part = ""
     for sentence in re.split(r"(?<=[.!?])\s+", paragraph):
         pieces = [sentence] if len(sentence) <= max_chars else _by_words(sentence, max_chars)
         for piece in pieces:
-            if part and len(part) + 1 + len(piece) > max_chars:
+            if part and len(part) + 1 + len(piece) > aim:
                 yield part
                 part = ""
             part = f"{part} {piece}" if part else piece
@@ -170,21 +195,32 @@ def _distinct(records: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return list({prompt + text: (prompt, text) for prompt, text in records}.values())
 
 
-def _gather(source: str, into: _Gathered, count: int) -> str | None:
-    """Read one source; returns its licence where we know it."""
+def _gather(source: str, into: _Gathered, count: int) -> tuple[str, str | None]:
+    """Read one source; returns its name, and its licence where we know it."""
     if source == STANDARD_LIBRARY:
-        into.passages += standard_library.standard_library_passages()
-        return standard_library.LICENCE
+        into.take(python_documentation.standard_library_passages())
+        name = python_documentation.standard_library_name()
+        return name, python_documentation.STANDARD_LIBRARY_LICENCE
+    if source.startswith(PACKAGE):
+        package = source.removeprefix(PACKAGE)
+        try:
+            into.take(python_documentation.package_passages(package))
+        except ModuleNotFoundError as error:
+            raise PretrainingTextError(f"{source}: {error}") from None
+        return (
+            python_documentation.package_name(package),
+            python_documentation.package_licence(package),
+        )
     if source.startswith(HUGGING_FACE):
         into.records += _hugging_face_records(source.removeprefix(HUGGING_FACE), count)
-        return None
+        return source, None
     for path in _files(Path(source)):
         if path.suffix == ".jsonl":
             into.records += _jsonl_records(path)
         else:
             paragraphs = re.split(r"\n\s*\n", _read(path))
-            into.passages.append([p.strip() for p in paragraphs if p.strip()])
-    return None
+            into.take([[p.strip() for p in paragraphs if p.strip()]])
+    return source, None
 
 
 def _files(path: Path) -> list[Path]:
@@ -192,8 +228,8 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise PretrainingTextError(
-            f"no pretraining text at '{path}': name a file, a folder, '{STANDARD_LIBRARY}', or a "
-            f"Hugging Face dataset as '{HUGGING_FACE}NAME'"
+            f"no pretraining text at '{path}': name a file, a folder, '{STANDARD_LIBRARY}', an "
+            f"installed '{PACKAGE}NAME', or a Hugging Face dataset as '{HUGGING_FACE}NAME'"
         )
     suffixes = (*TEXT_FILES, ".jsonl")
     files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix in suffixes)

@@ -1,13 +1,15 @@
-"""English that every Python installation has: the documentation inside the standard library.
+"""English that every installation has: the documentation inside Python and its packages.
 
-Docstrings, blocks of comments and the language reference behind `help()`, read from the sources
-without importing a module (some of them act on import). All of it is under the PSF licence. What is
-found depends on the Python version alone where the whole library is installed.
+Docstrings, blocks of comments and, for the standard library, the language reference behind
+`help()`. Sources are read without importing a module: some act on import, and some take seconds.
+What is found depends on the versions of Python and of the packages alone.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib.metadata
+import importlib.util
 import inspect
 import platform
 import re
@@ -17,7 +19,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-LICENCE = "PSF-2.0 (Python Software Foundation License)"
+STANDARD_LIBRARY_LICENCE = "PSF-2.0 (Python Software Foundation License)"
 
 # Tests and generated tables hold little prose, and not every installation has them.
 SKIPPED_FOLDERS = {
@@ -40,23 +42,55 @@ _CODE = re.compile(
 )
 
 
-def source_name() -> str:
-    """What provenance calls this text."""
+def standard_library_name() -> str:
+    """What provenance calls the standard library's text."""
     return f"documentation in the standard library of Python {platform.python_version()}"
 
 
 def standard_library_passages() -> Iterator[list[str]]:
     """The paragraphs of each docstring, comment and topic, file by file in alphabetical order."""
-    root = Path(sysconfig.get_paths()["stdlib"])
+    return _passages(Path(sysconfig.get_paths()["stdlib"]))
+
+
+def package_name(package: str) -> str:
+    """What provenance calls an installed package's text."""
+    version = importlib.metadata.version(_distribution(package))
+    return f"documentation in the package {package} {version}"
+
+
+def package_licence(package: str) -> str | None:
+    """The licence that an installed package states of itself."""
+    metadata = importlib.metadata.metadata(_distribution(package))
+    for key in ("License-Expression", "License"):
+        if key in metadata:
+            return metadata[key].strip().splitlines()[0]
+    return None
+
+
+def package_passages(package: str) -> Iterator[list[str]]:
+    """The same of an installed package. Raises ModuleNotFoundError where there is none."""
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise ModuleNotFoundError(f"no package '{package}' is installed")
+    return _passages(Path(found.submodule_search_locations[0]))
+
+
+def _distribution(package: str) -> str:
+    """The name under which `package` was installed (`yaml` comes with PyYAML)."""
+    return importlib.metadata.packages_distributions().get(package, [package])[0]
+
+
+def _passages(root: Path) -> Iterator[list[str]]:
     for path in sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).as_posix()):
         relative = path.relative_to(root)
         if SKIPPED_FOLDERS & set(relative.parts):
             continue
         try:
             text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
+            texts = list(_topics(text) if relative.as_posix() == TOPICS else _documentation(text))
+        except (UnicodeDecodeError, SyntaxError):
+            # Sources in other encodings, or for other versions of Python.
             continue
-        texts = _topics(text) if relative.as_posix() == TOPICS else _documentation(text)
         for passage in texts:
             paragraphs = _prose(passage)
             if paragraphs:
