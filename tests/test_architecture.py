@@ -49,13 +49,19 @@ def room_of(module):
 
 
 def imports(source):
-    """Every module that a source names in an import, at any depth."""
-    for node in ast.walk(ast.parse(source)):
+    """Every module that a source names in an import, at any depth, but for its `__main__` part."""
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if not is_main_part(node)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide the room"
             yield node.module
+
+
+def is_main_part(node):
+    return isinstance(node, ast.If) and "__main__" in ast.dump(node.test)
 
 
 def faults(module, source):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation, prepare
@@ -134,8 +135,10 @@ class _Run:
         with self.phases("plan_evaluation"):
             self.evaluator = self._evaluator()
         self.baseline: Any = None
-        with self.phases("train"), StepFile(self.folder.steps) as self.step_file:
+        with self.phases("train") as phase, StepFile(self.folder.steps) as self.step_file:
             exposures = self._train()
+            if self.model.device.type == "cuda":
+                phase["gpu_peak_bytes"] = torch.cuda.max_memory_allocated(self.model.device)
         self._check_exposure(exposures)
         seconds = time.perf_counter() - started
         self.log.update(status="completed", time_taken=seconds, phases=self.phases.record)
