@@ -245,6 +245,16 @@ def test_an_evaluation_leaves_no_trace_in_training(family, changes, plan, make_m
         assert torch.equal(own, other)
 
 
+def test_an_attention_without_dense_masks_is_set_aside_and_restored(plan, make_model):
+    """Flex attention cannot take the tree's mask, so the evaluation runs through sdpa."""
+    expected = Evaluator(plan, token_budget=BUDGET).evaluate(make_model("olmo2"))
+    model = make_model("olmo2", attn_implementation="flex_attention")
+    found = Evaluator(plan, token_budget=BUDGET).evaluate(model)
+    assert found.scorer == "tree"
+    assert np.array_equal(found.scores.logprob_E, expected.scores.logprob_E)
+    assert model.config._attn_implementation == "flex_attention"
+
+
 def test_modes_are_restored_after_a_failure(plan, make_model):
     model = make_model("olmo2").train()
     model.lm_head.weight.data[:] = math.nan

@@ -100,12 +100,13 @@ def test_no_candidate_leaks_into_another(plan, olmo):
     assert (before.logprob_E[here] != after.logprob_E[here]).all()
 
 
-def test_a_leaking_mask_would_be_seen(plan, olmo, monkeypatch):
+def test_a_leaking_mask_would_be_seen(plan, olmo, make_model, monkeypatch):
     """The planted fault: branches that see each other. Both the comparison and the probe notice."""
     monkeypatch.setattr(tree, "tree_mask", lambda end_BT, dtype: _causal(end_BT.shape, dtype))
     with pytest.raises(AssertionError):
         assert_same(run_tree(olmo, plan), score_plain(olmo, plan), 1e-5)
     assert "nats apart" in probe(olmo, plan, BUDGET)
+    assert "nats apart" in probe(make_model("llama").to(torch.bfloat16), plan, BUDGET)
 
 
 def _causal(shape, dtype):

@@ -32,8 +32,9 @@ logger = logging.getLogger(__name__)
 LOGIT_BYTES = {"cpu": 2**23, "cuda": 2**28}
 PROBED_GROUPS = 3
 PROBED_PATHS = 4  # of each probed group
-# Largest difference from the plain scorer, in nats a token, that is still rounding. Half precision
-# rounds a sum by 0.4 to 0.5 either way (docs of the mask facts), a wrong mask by much more.
+# Largest difference from the plain scorer, in nats a token, that is still rounding. Tiny models of
+# four families differ by at most 0.07 in bf16 and 0.012 in fp16, and by 2.4 and more once the mask
+# leaks.
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 0.5, torch.float16: 0.1}
 
 
