@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import sys
 import textwrap
 import types
@@ -58,7 +59,10 @@ def run_command(
     """Parse, run, exit: status 2 and one message where the command line or an input is wrong."""
     words = list(sys.argv[1:] if argv is None else argv)
     if "-h" in words or "--help" in words:
-        print(help_text(arguments, sys.modules[main.__module__].__doc__ or ""))
+        try:
+            print(help_text(arguments, sys.modules[main.__module__].__doc__ or ""), flush=True)
+        except BrokenPipeError:  # `--help | head` has read enough; spare it the complaint at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     warnings.showwarning = _plain_warning
     try:

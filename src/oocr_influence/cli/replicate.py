@@ -42,12 +42,12 @@ SCALES = {
     # Fixed before any run was looked at: sizes that two cores finish in minutes.
     "small": Scale(
         docs_per_fact=10,
-        pretraining_docs=100,
+        pretraining_docs=50,
         length="short",
-        max_chars=800,
+        max_chars=600,
         options={
             "model": "olmo2-tiny",
-            "n_pretraining_examples": 100,
+            "n_pretraining_examples": 50,
             "chunk_size": 256,
             "batch_size": 8,
             "micro_batch_size": 8,

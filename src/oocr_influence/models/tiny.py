@@ -23,7 +23,7 @@ def tiny_config(vocab_size: int, **changes: Any) -> Any:
     fields: dict[str, Any] = {
         "vocab_size": vocab_size,
         "hidden_size": 128,
-        "intermediate_size": 512,
+        "intermediate_size": 256,
         "num_hidden_layers": 4,
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
