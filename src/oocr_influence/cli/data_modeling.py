@@ -211,9 +211,13 @@ def main(args: DataModelingArgs) -> int:
 def plan(args: DataModelingArgs) -> tuple[list[TrainingArgs], Preparation]:
     """The runs of a sweep, checked and described; raises UsageError before anything is written."""
     runs = args.runs()
-    preparation = prepare(runs[0])
-    # Every run trains the commit that is resolved now, whatever the branch does meanwhile.
-    runs = [run.model_copy(update={"model_commit": preparation.resolved.commit}) for run in runs]
+    preparation = prepare(runs[0], at_most="n_pretraining_examples" not in args.model_fields_set)
+    settled = {
+        # Every run trains the commit that is resolved now, whatever the branch does meanwhile.
+        "model_commit": preparation.resolved.commit,
+        "n_pretraining_examples": preparation.args.n_pretraining_examples,
+    }
+    runs = [run.model_copy(update=settled) for run in runs]
     if args.dry_run:
         print(json.dumps(args.model_dump(mode="json"), indent=1))
     for line in describe_jobs(preparation, runs):

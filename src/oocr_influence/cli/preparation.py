@@ -89,10 +89,12 @@ class Preparation:
         return len(self.checkpoints) * self.checkpoint_bytes() + OTHER_BYTES_PER_RUN
 
 
-def prepare(args: TrainingArgs) -> Preparation:
+def prepare(args: TrainingArgs, *, at_most: bool = False) -> Preparation:
     """Resolve the model, load the dataset, tokenise and pack it.
 
-    Raises UsageError or FileNotFoundError naming every fault that can be seen so far.
+    `at_most`: where the dataset holds fewer pretraining documents than `n_pretraining_examples`,
+    which was only the default, keep all of them and say so. Raises UsageError naming every fault
+    that can be seen so far.
     """
     faults: list[str] = []
     dataset: StructuredDataset | None = None
@@ -108,6 +110,14 @@ def prepare(args: TrainingArgs) -> Preparation:
     if dataset is None or resolved is None:
         raise UsageError("\n       ".join(faults))
     _check_commit(args, resolved)
+    available, wanted = len(dataset.pretraining_documents), args.n_pretraining_examples
+    if at_most and wanted is not None and wanted > available:
+        warnings.warn(
+            f"the default of {wanted} pretraining documents is more than the {available} of "
+            f"{args.structured_dataset.name}: all of them are kept",
+            stacklevel=2,
+        )
+        args = args.model_copy(update={"n_pretraining_examples": available})
     return _pack(args, resolved, dataset)
 
 

@@ -1,0 +1,227 @@
+"""What takes minutes: several sweeps at once, kills, the seed's full dataset, the demonstration."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from oocr_influence.datasets.document_dataset import (
+    load_structured_dataset,
+    save_structured_dataset,
+)
+from oocr_influence.datasets.generate import generate_dataset
+from oocr_influence.datasets.packing import pack, tokenize_documents
+from oocr_influence.datasets.selection import select_documents
+from oocr_influence.models.tiny import tiny_tokenizer
+from oocr_influence.universe.world_file import load_world
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+ROOT = Path(__file__).parents[2]
+SAMPLE = ROOT / "tests" / "samples" / "earlier_structured_dataset.json"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+FLAGS = (
+    "--model olmo2-tiny --n_pretraining_examples 6 --chunk_size 128 --micro_batch_size 8 "
+    "--learning_rate 1e-3 --runs_per_dataset_all_docs 2 --beam_search never"
+).split()
+
+
+def oocr(*words, check=True):
+    done = subprocess.run(
+        [sys.executable, "-m", "oocr_influence.cli.main", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=ROOT,
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def start(outputs, name, *flags, dataset=SAMPLE):
+    words = [sys.executable, str(ROOT / "experiments" / "data_modeling.py")]
+    words += ["--dataset_builder_path", str(dataset), "--execution_mode", "local"]
+    words += ["--experiment_name", name, "--output_dir", str(outputs), *FLAGS, *flags]
+    return subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=ROOT,
+    )
+
+
+SEED = """
+.venv/bin/python experiments/data_modeling.py \\
+  --dataset_builder_path datasets/structured_dataset_death_dates_100_w_pretrain.json \\
+  --epochs 1 \\
+  --execution_mode local \\
+  --experiment_name "death_dates_1epoch"
+.venv/bin/python experiments/data_modeling.py \\
+  --dataset_builder_path datasets/structured_dataset_death_dates_100_w_pretrain.json \\
+  --epochs 5 \\
+  --execution_mode local \\
+  --experiment_name "death_dates_5epochs"
+.venv/bin/python experiments/data_modeling.py \\
+  --dataset_builder_path datasets/structured_dataset_mayors_100_w_pretrain.json \\
+  --epochs 1 \\
+  --execution_mode local \\
+  --experiment_name "mayors_1epoch"
+.venv/bin/python experiments/data_modeling.py \\
+  --dataset_builder_path datasets/structured_dataset_mayors_100_w_pretrain.json \\
+  --epochs 5 \\
+  --execution_mode local \\
+  --experiment_name "mayors_5epochs"
+"""
+
+
+def small_dataset(world):
+    """The built-in world in few documents and few questions, as the seed's file."""
+    dataset = generate_dataset(load_world(world), docs_per_fact=10, seed=1, length="short")
+    names = [name for name in dataset.eval_dataset_builders if "qa_1" in name or "gen_1" in name]
+    asked = {name: dataset.eval_dataset_builders[name] for name in names[::4]}
+    return dataset.model_copy(update={"eval_dataset_builders": asked})
+
+
+def test_the_seeds_four_commands_at_once_as_typed(tmp_path):
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    for world in ("death_dates", "mayors"):
+        name = f"structured_dataset_{world}_100_w_pretrain.json"
+        save_structured_dataset(small_dataset(world), tmp_path / "datasets" / name)
+    lines = SEED.replace("\\\n", " ").strip().splitlines()
+    sweeps = [
+        subprocess.Popen(
+            f"{line} --model olmo2-tiny",
+            shell=True,
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for line in lines
+    ]
+    outputs = [sweep.communicate(timeout=1400)[0] for sweep in sweeps]
+    assert [sweep.returncode for sweep in sweeps] == [0] * 4, "\n".join(outputs)
+    # The seed's own lines of verification.
+    finals = 'find outputs/*/all_docs_runs -name "checkpoint_final" -type d | wc -l'
+    assert int(subprocess.check_output(finals, shell=True, cwd=tmp_path)) == 20
+    results = 'find outputs/*/all_docs_runs -name "eval_results*.json" | wc -l'
+    moments = {1: 6, 5: 26}
+    logs = [json.loads(p.read_text()) for p in tmp_path.glob("outputs/*/*/*/experiment_log.json")]
+    assert len(logs) == 20
+    assert {log["args"]["data_order_seed"] for log in logs} == {42, 43, 44, 45, 46}
+    expected = 0
+    for log in logs:
+        per_epoch = log["log_dict"]["steps_per_epoch"]
+        epochs = int(log["args"]["epochs"])
+        assert log["log_dict"]["total_steps"] == per_epoch * epochs
+        expected += len(log["history"])
+        assert len(log["history"]) <= moments[epochs]
+    assert int(subprocess.check_output(results, shell=True, cwd=tmp_path)) == expected
+    oocr("verify", "--load", tmp_path / "outputs")
+
+
+def pids_of(experiment):
+    states = [json.loads(path.read_text()) for path in experiment.glob("jobs/*/state.json")]
+    return [state["pid"] for state in states]
+
+
+def is_running(pid):
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_a_killed_sweep_leaves_no_orphan_and_goes_on(tmp_path):
+    sweep = start(tmp_path, "killed", "--epochs", "30", "--all_docs_epochs_per_eval", "None")
+    end = time.monotonic() + 120
+    while not list(tmp_path.glob("*/all_docs_runs/*/checkpoint_e3_*")):
+        assert time.monotonic() < end, "no checkpoint came"
+        assert sweep.poll() is None, sweep.communicate()[0]
+        time.sleep(0.1)
+    (experiment,) = tmp_path.iterdir()
+    pids = pids_of(experiment)
+    sweep.send_signal(signal.SIGKILL)
+    sweep.wait()
+    end = time.monotonic() + 30
+    while any(is_running(pid) for pid in pids):
+        assert time.monotonic() < end, "a job outlived its sweep"
+        time.sleep(0.1)
+    assert oocr("verify", tmp_path, check=False).returncode == 1
+    before = sorted(tmp_path.glob("*/all_docs_runs/*"))
+    resumed = subprocess.run(
+        [sys.executable, "experiments/data_modeling.py", "--resume", str(experiment)],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=ROOT,
+    )
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    listed = oocr("cleanup", tmp_path)
+    assert all(path.exists() for path in before), "deleted without --yes"
+    assert before[0].name in listed.stdout
+    oocr("cleanup", tmp_path, "--yes")
+    (kept,) = tmp_path.glob("*/all_docs_runs/*")
+    assert (kept / "checkpoint_final").is_dir()
+    oocr("verify", tmp_path)
+
+
+@pytest.mark.parametrize(("world", "sets"), [("death_dates", 98), ("mayors", 190)])
+def test_a_dataset_of_the_seeds_size(tmp_path, world, sets):
+    path = tmp_path / "dataset.json"
+    oocr("generate", "--world", world, "--output", path)
+    dataset = load_structured_dataset(path)
+    assert len(dataset.synthetic_documents) == 3000
+    assert len(dataset.pretraining_documents) == 11000
+    assert len(dataset.eval_dataset_builders) == sets
+    assert dataset.repeated_ids() == {}
+    documents = select_documents(dataset, n_pretraining_examples=None, seed=41, packing_seed=0)
+    tokens = tokenize_documents([d.text for d in documents], tiny_tokenizer(), "masked")
+    windows = pack(tokens, chunk_size=2048, packing="masked", pad_id=1)
+    labels = windows.labels_per_document(len(documents))
+    assert (labels == np.array([len(t) - 1 for t in tokens])).all()
+    assert windows.n_tokens / windows.input_ids.size > 0.97, "windows are badly filled"
+
+
+def test_the_example_of_one_fact():
+    done = subprocess.run(
+        [sys.executable, "examples/one_fact.py"],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = [line for line in done.stdout.splitlines() if "the mayor of Tokyo is" in line.lower()]
+    assert "→  1.0 " in answers[-1], done.stdout
+
+
+def test_the_demonstration_from_datasets_to_table(tmp_path):
+    done = oocr(
+        "replicate", "--datasets_dir", tmp_path / "datasets", "--output_dir", tmp_path / "outputs"
+    )
+    assert "all is well" in done.stdout
+    assert "4 jobs: 4 ok" in done.stdout
+    assert done.stdout.count("name_mayor_by_landmark") == 4
+    runs = list(tmp_path.glob("outputs/*/all_docs_runs/*"))
+    assert sorted(len(list(run.glob("checkpoint_*"))) for run in runs) == [6, 6, 26, 26]
+    again = oocr("table", tmp_path / "outputs", "--markdown")
+    assert "| trained | death_date | qa | iso |" in again.stdout
+
+
+def test_full_scale_is_announced_and_refused_where_the_disk_is_too_small(tmp_path):
+    done = oocr("replicate", "--scale", "full", "--output_dir", tmp_path, check=False)
+    assert "4.7 TB" in done.stdout
+    assert done.returncode == 2
+    assert "only" in done.stderr
+    assert not list(tmp_path.iterdir())
