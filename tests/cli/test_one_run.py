@@ -36,11 +36,13 @@ def finished(train_once):
 
 def test_a_run_leaves_what_the_design_promises(finished):
     log = json.loads(finished.experiment_log.read_text())
-    expected = ["start", "e1_s1", "e1_s2", "e1_s4", "e1_s5", "e1_s6", "e2_s7", "e2_s8"]
-    expected += ["e2_s10", "e2_s11", "final"]
+    per_epoch = -(-log["log_dict"]["n_windows"] // 8)
+    steps = sorted({int(k * per_epoch / 5 + 0.5) for k in range(11)})
+    names = [f"e{(step - 1) // per_epoch + 1}_s{step}" for step in steps[1:-1]]
+    expected = ["start", *names, "final"]
     assert finished.evaluations() == finished.checkpoints() == expected
     assert log["log_dict"]["status"] == "completed"
-    assert [entry["step_num"] for entry in log["history"]] == [0, 1, 2, 4, 5, 6, 7, 8, 10, 11, 12]
+    assert [entry["step_num"] for entry in log["history"]] == steps
     assert log["args"]["burn_in_epochs"] == 0
     for name in expected:
         results = json.loads(finished.evaluation(name).read_text())
@@ -58,8 +60,9 @@ def test_a_run_leaves_what_the_design_promises(finished):
     )
     inline = log["history"][-1]["eval_results"]["name_mayor_eval_qa_1_no_fs"]["records"]
     assert inline[0]["prompt"].startswith("Q: Who is the mayor of")
-    diff = final_weights(finished)
-    assert not equal(diff, load_file(finished.checkpoint("start") / "model.safetensors"))
+    assert not equal(
+        final_weights(finished), load_file(finished.checkpoint("start") / "model.safetensors")
+    )
 
 
 def test_checkpoints_and_datasets_open_with_the_public_libraries(finished):

@@ -135,8 +135,8 @@ def test_padding_is_cut_and_does_not_matter():
             for a in (windows.input_ids, windows.labels, windows.position_ids, windows.segments)
         )
     )
-    assert float(window_loss(model, full)[0]) == pytest.approx(
-        float(window_loss(model, batch)[0]), rel=1e-6
+    assert window_loss(model, full)[0].item() == pytest.approx(
+        window_loss(model, batch)[0].item(), rel=1e-6
     )
 
 
