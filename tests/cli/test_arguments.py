@@ -186,3 +186,9 @@ def test_an_unknown_command_names_the_known_ones():
     )
     assert done.returncode == 2
     assert "train_extractive" in done.stderr
+
+
+def test_only_how_it_is_run_may_be_said_with_resume():
+    assert parse(DataModelingArgs, ["--resume", "x", "--max_workers", "1"]).max_workers == 1
+    with pytest.raises(UsageError, match="--epochs, --seed: with --resume an experiment goes on"):
+        parse(DataModelingArgs, ["--resume", "x", "--epochs", "3", "--seed", "1"])

@@ -45,7 +45,7 @@ SUBSET_FLAGS = (
     "save_final_checkpoint",
     "dont_save_datasets",
 )
-# What launches a job; it differs between a sweep and its twin and does not change its results.
+# How a sweep is run: none of these changes its results, and only these go with --resume.
 NOT_OF_THE_EXPERIMENT = {"resume", "dry_run", "max_workers", "execution_mode", "gpus_per_job"}
 
 
@@ -145,6 +145,10 @@ class DataModelingArgs(TrainingOptions):
             faults.append("--wandb_project: the earlier system's logger is not here")
         if self.force_git_repo_has_sweep:
             faults.append("--force_git_repo_has_sweep: the commit and diff are recorded instead")
+        ignored = sorted(self.model_fields_set - NOT_OF_THE_EXPERIMENT)
+        if self.resume is not None and ignored:
+            flags = ", ".join(f"--{name}" for name in ignored)
+            faults.append(f"{flags}: with --resume an experiment goes on as it was started")
         if self.resume is None and self.dataset_builder_path is None:
             faults.append("--dataset_builder_path is missing: the structured dataset (JSON)")
         try:
@@ -162,6 +166,8 @@ class DataModelingArgs(TrainingOptions):
         """One run a data order, on all documents."""
         assert self.dataset_builder_path is not None
         shared = {name: getattr(self, name) for name in TrainingOptions.model_fields}
+        if Path(self.model).is_dir():  # a job may be run again from another place
+            shared["model"] = str(Path(self.model).resolve())
         return [
             TrainingArgs(
                 **shared,

@@ -127,6 +127,7 @@ class TrainingOptions(CommandArguments):
         faults = []
         if "revision" not in self.model_fields_set:
             self.revision = default_revision(self.model)
+            self.model_fields_set.discard("revision")  # not stated by the person, still
         if not self.overlap_cuts and self.packing != "concat":
             faults.append("--no-overlap_cuts loses labels and is for --packing concat alone")
         if self.document_order == "file" and self.packing_seed != 0:

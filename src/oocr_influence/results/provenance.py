@@ -31,7 +31,6 @@ LIBRARIES = (
     "tokenizers",
     "datasets",
     "safetensors",
-    "accelerate",
     "huggingface-hub",
     "numpy",
     "pyarrow",

@@ -1,0 +1,76 @@
+"""What only a GPU can show: `make gpu` on a machine that has one."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from oocr_influence.cli.one_run import run_once
+from oocr_influence.cli.options import TrainingArgs
+from oocr_influence.datasets.document_dataset import load_structured_dataset
+from oocr_influence.datasets.packing import pack
+from oocr_influence.evaluation.plain import score_plain
+from oocr_influence.evaluation.plan import build_plan
+from oocr_influence.evaluation.tree import score_tree
+from oocr_influence.evaluation.trie import lay_out
+from oocr_influence.models.tiny import tiny_model, tiny_tokenizer
+from oocr_influence.results.run_folder import RunFolder
+from oocr_influence.results.step_log import read_steps
+from oocr_influence.training.loop import accumulate_gradients
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    pytest.mark.filterwarnings("ignore:.*more than once"),
+]
+
+
+@pytest.fixture
+def sample(request):
+    return request.config.rootpath / "tests" / "samples" / "earlier_structured_dataset.json"
+
+
+def gradients(device):
+    generator = np.random.default_rng(0)
+    documents = [
+        np.array([0, *generator.integers(2, 97, generator.integers(3, 24)), 0]) for _ in range(9)
+    ]
+    windows = pack(documents, chunk_size=48, packing="masked", pad_id=1)
+    model = tiny_model(vocab_size=97).to(device)
+    loss, _ = accumulate_gradients(model, windows, range(len(windows)), micro_batch_size=2)
+    return loss, {name: p.grad.cpu() for name, p in model.named_parameters()}
+
+
+def test_masked_gradients_are_those_of_the_cpu():
+    loss, expected = gradients("cpu")
+    gpu_loss, found = gradients("cuda")
+    assert gpu_loss == pytest.approx(loss, abs=1e-4)
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name], gradient, atol=1e-4, rtol=1e-3), name
+
+
+def test_the_tree_scorer_equals_the_plain_one_in_float32(sample):
+    dataset = load_structured_dataset(sample)
+    plan = build_plan(dataset.eval_dataset_builders, tiny_tokenizer())
+    model = tiny_model().to("cuda").eval()
+    tree = score_tree(model, plan, lay_out(plan, 4096))
+    plain = score_plain(model, plan)
+    assert np.abs(tree.logprob_E - plain.logprob_E).max() < 1e-3
+
+
+def test_a_run_in_bf16_completes_and_records_the_device(sample, tmp_path):
+    args = TrainingArgs(
+        structured_dataset=sample,
+        model="olmo2-tiny",
+        output_dir=tmp_path,
+        n_pretraining_examples=6,
+        chunk_size=128,
+        learning_rate=1e-3,
+    )
+    run = RunFolder(Path(run_once(args)["run"]))
+    log = json.loads(run.experiment_log.read_text())["log_dict"]
+    assert log["dtype"] == "torch.bfloat16"
+    assert log["phases"]["train"]["gpu_peak_bytes"] > 0
+    assert all(np.isfinite(step.loss) for step in read_steps(run.steps))
