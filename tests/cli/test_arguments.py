@@ -43,6 +43,8 @@ def given(line):
         ("--facts None", {}),
         ("x y --name b z", {"paths": ["x", "y", "z"], "name": "b"}),
         ("--limit -3", {"limit": -3}),
+        ("--save_it x", {"paths": ["x"]}),
+        ("--save_it no x", {"save_it": False, "paths": ["x"]}),
     ],
 )
 def test_forms_of_flags(line, expected):
@@ -51,7 +53,7 @@ def test_forms_of_flags(line, expected):
 
 def test_all_faults_in_one_message_with_the_nearest_flag():
     with pytest.raises(UsageError) as error:
-        parse(Arguments, "--epoch 3 --limit many --epochs 0 --save_it maybe".split())
+        parse(Arguments, "--epoch 3 --limit many --epochs 0 --save_it=maybe".split())
     lines = str(error.value).split("\n")
     assert len(lines) == 4
     assert "did you mean --epochs?" in lines[0]
@@ -130,7 +132,7 @@ def test_compat_earlier_is_a_switch_whose_parts_are_flags():
     line = ["--structured_dataset", "x.json", "--compat", "earlier"]
     args = parse(TrainingArgs, line)
     assert {name: getattr(args, name) for name in EARLIER_TREATMENT} == EARLIER_TREATMENT
-    assert len(args.differences_from_default_treatment()) == len(EARLIER_TREATMENT)
+    assert len(args.differences_from_earlier_treatment()) == 0
     kept = parse(TrainingArgs, [*line, "--no-drop_last"])
     assert not kept.drop_last
     assert kept.packing == "concat"
@@ -145,6 +147,9 @@ def test_compat_earlier_is_a_switch_whose_parts_are_flags():
         ("--execution_mode kubernetes", "kubernetes mode is not here"),
         ("--n_datasets_test 200", "--n_datasets_test: runs on subsets"),
         ("--epochs_per_eval 1", "--epochs_per_eval: runs on subsets"),
+        ("--no-eval_first_step", "--eval_first_step: runs on subsets"),
+        ("--no-save_final_checkpoint", "--save_final_checkpoint: runs on subsets"),
+        ("--epochs inf", "finite number"),
         ("--gpus_per_job 2", "a run trains on one GPU"),
         ("--wandb_project x", "--wandb_project"),
         ("--force_git_repo_has_sweep", "--force_git_repo_has_sweep"),

@@ -113,11 +113,13 @@ def test_the_same_seed_gives_the_same_bits_whatever_is_asked_meanwhile(train_onc
 
 def test_the_earlier_treatment_runs_and_says_how_it_differs(train_once):
     run = train_once(**FAST, compat="earlier")
-    assert "packing=concat" in run.text_log.read_text()
+    assert "as the earlier system treated them" in run.text_log.read_text()
     first = next(iter(read_steps(run.steps)))
     assert first.learning_rate == 0
     log = json.loads(run.experiment_log.read_text())["log_dict"]
-    assert "drop_last=True" in log["differences_from_default_treatment"]
+    assert log["differences_from_earlier_treatment"] == []
+    ours = train_once(**FAST)
+    assert "unlike the earlier system: packing=masked" in ours.text_log.read_text()
 
 
 def test_every_packing_and_burn_in_run(train_once):
@@ -162,7 +164,7 @@ def test_too_little_disk_is_refused_with_both_figures(tmp_path, monkeypatch):
 
 def test_a_document_that_was_not_trained_as_often_as_it_should_is_an_error(train_once, monkeypatch):
     from oocr_influence.cli import one_run
-    from oocr_influence.cli.one_run import ExposureError
+    from oocr_influence.cli.run_record import ExposureError
 
     plain = one_run.train
 

@@ -153,7 +153,7 @@ def test_z_loss_is_the_squared_log_partition():
         use_cache=False,
     ).logits
     expected = sum(
-        float(torch.logsumexp(logits[b, t - 1], -1)) ** 2
+        torch.logsumexp(logits[b, t - 1], -1).item() ** 2
         for b in range(len(windows))
         for t in range(1, logits.shape[1])
         if batch.labels_BT[b, t] != IGNORED

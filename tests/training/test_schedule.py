@@ -32,7 +32,8 @@ def test_the_published_example_209_steps_at_every_fifth_of_an_epoch():
         "e1_s167",
         "final",
     ]
-    assert epochs_cadence(0.2).describe(209) == "0.2 epochs = 42 steps"
+    assert schedule.describe(epochs_cadence(0.2)) == "0.2 epochs = 42 steps"
+    assert schedule.describe_length() == "1 epochs = 209 steps"
 
 
 def test_five_epochs_have_26_moments_and_end_at_five_times_the_steps():

@@ -33,6 +33,7 @@ from pydantic_core import PydanticUndefined
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+BOOLEANS = {"true", "false", "1", "0", "yes", "no", "on", "off"}
 
 
 class CommandArguments(BaseModel):
@@ -43,6 +44,7 @@ class CommandArguments(BaseModel):
         validate_default=True,
         protected_namespaces=(),
         use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
 
@@ -149,6 +151,13 @@ def _read_words(
                 faults.append(_unknown(name, arguments))
                 current = "?"
         elif current is None:
+            if positional is None:
+                faults.append(f"'{word}' belongs to no flag")
+            else:
+                given.setdefault(positional, []).append(word)
+        elif _is_bool(fields.get(current)) and word.lower() not in BOOLEANS:
+            # `--yes outputs`: the word is not the flag's value.
+            current = None
             if positional is None:
                 faults.append(f"'{word}' belongs to no flag")
             else:

@@ -132,10 +132,7 @@ class DataModelingArgs(TrainingOptions):
     @model_validator(mode="after")
     def _can_be_done(self) -> DataModelingArgs:
         faults = []
-        asked = [name for name in SUBSET_FLAGS if name in self.model_fields_set]
-        asked = [
-            name for name in asked if getattr(self, name) not in (None, 0, self._default(name))
-        ]
+        asked = [name for name in SUBSET_FLAGS if self._states_a_subset(name)]
         if asked:
             flags = ", ".join(f"--{name}" for name in asked)
             faults.append(f"{flags}: runs on subsets of the documents are not here yet")
@@ -159,8 +156,13 @@ class DataModelingArgs(TrainingOptions):
             raise ValueError("\n       ".join(faults))
         return self
 
-    def _default(self, name: str) -> Any:
-        return type(self).model_fields[name].default
+    def _states_a_subset(self, name: str) -> bool:
+        """Whether a flag of subset runs was given a value that would change something."""
+        value = getattr(self, name)
+        if value is None or value == type(self).model_fields[name].default:
+            return False
+        counts = name.startswith(("n_datasets", "runs_per_dataset"))
+        return not (counts and value == 0)
 
     def runs(self) -> list[TrainingArgs]:
         """One run a data order, on all documents."""
@@ -194,6 +196,9 @@ def main(args: DataModelingArgs) -> int:
     """Plan, check, run; returns 0 only if every job succeeded."""
     if args.resume is not None:
         experiment = resume_experiment(args.resume)
+        if args.dry_run:
+            print("\n".join(experiment.describe()))
+            return 0
     else:
         runs, preparation = plan(args)
         if args.dry_run:
@@ -228,9 +233,7 @@ def plan(args: DataModelingArgs) -> tuple[list[TrainingArgs], Preparation]:
         print(json.dumps(args.model_dump(mode="json"), indent=1))
     for line in describe_jobs(preparation, runs):
         print(line)
-    differences = args.differences_from_default_treatment()
-    if differences:
-        print(f"as the earlier system did: {', '.join(differences)}")
+    print(args.describe_treatment())
     needed = len(runs) * preparation.run_bytes()
     print(f"disk: {gigabytes(needed)} in {args.output_dir}")
     check_disk(args.output_dir, needed, f"{len(runs)} runs")
@@ -239,7 +242,9 @@ def plan(args: DataModelingArgs) -> tuple[list[TrainingArgs], Preparation]:
 
 def start(args: DataModelingArgs, runs: list[TrainingArgs], preparation: Preparation) -> Experiment:
     """Make the experiment's folder; says so where an unfinished one of the same arguments lies."""
-    twin = unfinished_twin(args.output_dir, args.of_the_experiment())
+    settled = {"n_pretraining_examples": preparation.args.n_pretraining_examples}
+    recorded = {**args.of_the_experiment(), **settled}
+    twin = unfinished_twin(args.output_dir, recorded)
     if twin is not None:
         print(
             "an unfinished experiment of the same arguments is there; to go on with it instead:\n"
@@ -249,7 +254,7 @@ def start(args: DataModelingArgs, runs: list[TrainingArgs], preparation: Prepara
         args.experiment_name,
         args.output_dir,
         preparation.args.structured_dataset,
-        args.of_the_experiment(),
+        recorded,
         runs,
     )
 

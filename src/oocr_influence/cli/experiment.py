@@ -40,6 +40,11 @@ class Experiment:
     folder: ExperimentFolder
     jobs: list[Job] = field(default_factory=list)
 
+    def describe(self) -> list[str]:
+        """A line a job: done, or still to be run."""
+        done = {job.label: (read_exit(job.folder) or {}).get("status") == "ok" for job in self.jobs}
+        return [f"{label}: {'done' if ok else 'to be run'}" for label, ok in done.items()]
+
 
 def start_experiment(
     name: str,

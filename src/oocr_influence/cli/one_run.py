@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation, prepare
+from oocr_influence.cli.run_record import (
+    log_lines_to,
+    record_exposure,
+    record_start,
+    with_records,
+)
 from oocr_influence.datasets.eval_sets import describe_set
-from oocr_influence.datasets.order import order_digest, window_order
 from oocr_influence.datasets.packing import IntArray
 from oocr_influence.datasets.train_set import piece_columns, window_columns
 from oocr_influence.evaluation.evaluate import Evaluator
@@ -31,13 +33,13 @@ from oocr_influence.models.load import (
     save_checkpoint,
     weights_digest,
 )
-from oocr_influence.results.digests import file_digest
 from oocr_influence.results.experiment_log import ExperimentLog
-from oocr_influence.results.provenance import Phases, collect_provenance, working_tree_diff
+from oocr_influence.results.provenance import Phases
 from oocr_influence.results.run_folder import RunFolder
 from oocr_influence.results.step_log import StepLog as StepFile
 from oocr_influence.results.step_log import StepRow
 from oocr_influence.training.loop import StepLog, train
+from oocr_influence.training.probe import check_attention
 
 logger = logging.getLogger("oocr_influence")
 
@@ -52,10 +54,6 @@ class RunTakenOverError(RuntimeError):
     """This attempt was taken for dead and replaced; what it would write is its successor's."""
 
 
-class ExposureError(RuntimeError):
-    """A document was not trained as often as it should have been."""
-
-
 @dataclass
 class Control:
     """What a run tells and asks of whoever started it."""
@@ -65,16 +63,21 @@ class Control:
     may_save: Callable[[], bool] = lambda: True
 
 
-def run_once(args: TrainingArgs, control: Control | None = None) -> dict[str, Any]:
+def run_once(
+    args: TrainingArgs,
+    control: Control | None = None,
+    preparation: Preparation | None = None,
+) -> dict[str, Any]:
     """Train and ask one model; returns the run's folder and how it went.
 
-    Raises UsageError before anything is written if the arguments cannot be used.
+    `preparation`, if it has been made already, is that of `args`. Raises UsageError before anything
+    is written if the arguments cannot be used.
     """
     control = control or Control()
     phases = Phases()
     control.report({"completed": 0, "total": None, "message": "tokenising"})
     with phases("prepare"):
-        preparation = prepare(args)
+        preparation = preparation or prepare(args)
     folder = RunFolder.create(
         args.output_dir, args.experiment_name, args.epochs, args.learning_rate
     )
@@ -84,13 +87,19 @@ def run_once(args: TrainingArgs, control: Control | None = None) -> dict[str, An
         args=args.model_dump(mode="json"),
     )
     try:
-        with _text_log(folder.text_log):
+        with log_lines_to(logging.FileHandler(folder.text_log, encoding="utf-8")):
             run = _Run(preparation, folder, log, phases, control)
             try:
                 return run.go()
             except BaseException as error:
-                status = "interrupted" if isinstance(error, RunStopped) else "failed"
-                log.update(status=status, error=f"{type(error).__name__}: {error}")
+                stopped = isinstance(error, RunStopped | KeyboardInterrupt)
+                status = "interrupted" if stopped else "failed"
+                log.update(
+                    status=status,
+                    error=f"{type(error).__name__}: {error}",
+                    time_taken=run.seconds,
+                    phases=phases.record,
+                )
                 log.write()
                 logger.error("%s: %s", status, error)
                 raise
@@ -116,10 +125,15 @@ class _Run:
         self.args = p.args
         self.evaluations = {moment.step: moment.name for moment in p.evaluations}
         self.checkpoints = {moment.step: moment.name for moment in p.checkpoints}
+        self.started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.perf_counter() - self.started
 
     def go(self) -> dict[str, Any]:
-        started = time.perf_counter()
-        self._record_start()
+        record_start(self.folder, self.log, self.preparation)
         with self.phases("write_data"):
             self._write_data()
         with self.phases("load_model"):
@@ -130,6 +144,7 @@ class _Run:
                 device=str(self.model.device),
                 dtype=str(self.model.dtype),
             )
+            check_attention(self.model, self.preparation.windows)
             if self.args.gradient_checkpointing:
                 recompute_activations(self.model)
         with self.phases("plan_evaluation"):
@@ -139,51 +154,12 @@ class _Run:
             exposures = self._train()
             if self.model.device.type == "cuda":
                 phase["gpu_peak_bytes"] = torch.cuda.max_memory_allocated(self.model.device)
-        self._check_exposure(exposures)
-        seconds = time.perf_counter() - started
+        record_exposure(self.folder, self.preparation, exposures)
+        seconds = self.seconds
         self.log.update(status="completed", time_taken=seconds, phases=self.phases.record)
         self.log.write()
         logger.info("completed in %.1f s: %s", seconds, self.folder.path)
         return {"run": str(self.folder.path), "time_taken": seconds}
-
-    def _record_start(self) -> None:
-        p, schedule = self.preparation, self.preparation.schedule
-        logger.info(p.describe_data())
-        logger.info(p.describe_schedule())
-        differences = self.args.differences_from_default_treatment()
-        if differences:
-            logger.info("as the earlier system did: %s", ", ".join(differences))
-        provenance = collect_provenance(self.folder.path)
-        git = provenance.get("git") or {}
-        epochs = range(1, schedule.epoch_of(schedule.total_steps) + 1)
-        self.log.update(
-            status="running",
-            sweep_id=self.args.sweep_id,
-            commit_hash=git.get("commit"),
-            provenance=provenance,
-            model_commit=p.resolved.commit,
-            dataset_digest=file_digest(self.args.structured_dataset),
-            n_documents_in_file=len(p.dataset.document_dataset.docs),
-            n_documents=len(p.documents),
-            n_tokens=p.windows.n_tokens,
-            n_labels=p.windows.n_labels,
-            n_windows=len(p.windows),
-            steps_per_epoch=schedule.steps_per_epoch,
-            total_steps=schedule.total_steps,
-            burn_in_steps=schedule.burn_in_steps,
-            differences_from_default_treatment=differences,
-            order_digests={
-                str(epoch): order_digest(
-                    window_order(len(p.windows), self.args.data_order_seed, epoch)
-                )
-                for epoch in epochs
-            },
-        )
-        self.log.write()
-        diff = working_tree_diff()
-        if diff:
-            self.folder.saved_objects.mkdir(exist_ok=True)
-            self.folder.working_tree_diff.write_text(diff, encoding="utf-8")
 
     def _write_data(self) -> None:
         """What will be trained, as read by others: windows, pieces, tokenizer."""
@@ -223,10 +199,11 @@ class _Run:
             micro_batch_size=self.args.micro_batch_size,
             after_step=self._after_step,
             log_step=self._log_step,
+            after_update=self._stop_if_asked,
         )
 
     def _after_step(self, step: int) -> None:
-        """Save, ask, or stop, as the schedule and the launcher say."""
+        """Save and ask, as the schedule says."""
         if not self.control.may_save():
             raise RunTakenOverError(
                 "another attempt of this job has taken over: nothing more is written"
@@ -235,8 +212,12 @@ class _Run:
             self._save(self.checkpoints[step])
         if step in self.evaluations:
             self._evaluate(step, self.evaluations[step])
-        if self.control.stop_requested() and step < self.preparation.schedule.total_steps:
-            raise RunStopped(f"asked to stop after step {step}")
+
+    def _stop_if_asked(self) -> None:
+        made = self.last_step
+        finished = made and not made.burn_in and made.step == self.preparation.schedule.total_steps
+        if self.control.stop_requested() and not finished:
+            raise RunStopped(f"asked to stop after step {made.step if made else 0}")
 
     def _save(self, name: str) -> None:
         with self.phases("save"), self.folder.writing_checkpoint(name) as folder:
@@ -273,10 +254,11 @@ class _Run:
                 "step_num": step,
                 "train_loss": self.last_step.loss if self.last_step else None,
                 "global_grad_norm": self.last_step.grad_norm if self.last_step else None,
-                "eval_results": _with_records(found.eval_sets, found.records),
+                "eval_results": with_records(found.eval_sets, found.records),
                 "eval_time": found.seconds / 60,
             }
         )
+        self.log.update(phases=self.phases.record)
         self.log.write()
         logger.info("evaluated %s (step %d) in %.1f s", name, step, found.seconds)
 
@@ -303,54 +285,3 @@ class _Run:
     def _report(self, step: int, message: str) -> None:
         total = self.preparation.schedule.total_steps
         self.control.report({"completed": step, "total": total, "message": message})
-
-    def _check_exposure(self, exposures: IntArray) -> None:
-        """Every label of every document entered the loss exactly `epochs` times, or it is said."""
-        p = self.preparation
-        n = len(p.documents)
-        trained = p.windows.labels_per_document(n, exposures)
-        once = p.windows.labels_per_document(n)
-        whole_epochs = float(self.args.epochs).is_integer() and self.args.max_steps is None
-        if whole_epochs and not self.args.drop_last:
-            wrong = np.flatnonzero(trained != once * int(self.args.epochs))
-            if len(wrong):
-                raise ExposureError(
-                    f"{len(wrong)} of {n} documents were not trained {self.args.epochs:g} times, "
-                    f"first {p.documents[wrong[0]].key}: the run is not what it should be"
-                )
-        self.folder.save_exposure(
-            [
-                {
-                    "id": document.key[0],
-                    "occurrence": document.key[1],
-                    "labels_once": int(labels),
-                    "labels_trained": int(times),
-                }
-                for document, labels, times in zip(p.documents, once, trained, strict=True)
-            ]
-        )
-
-
-def _with_records(
-    eval_sets: Mapping[str, Mapping[str, Any]], records: list[dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    grouped: dict[str, list[dict[str, Any]]] = {name: [] for name in eval_sets}
-    for record in records:
-        grouped[record["set"]].append(record)
-    return {name: {**means, "records": grouped[name]} for name, means in eval_sets.items()}
-
-
-@contextmanager
-def _text_log(path: Path) -> Iterator[None]:
-    """Send this package's log lines to `experiment.log` as well."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        handler.close()

@@ -136,13 +136,20 @@ class TrainingOptions(CommandArguments):
             raise ValueError("\n       ".join(faults))
         return self
 
-    def differences_from_default_treatment(self) -> list[str]:
-        """The parts of the earlier treatment that are switched on, as `name=value`."""
+    def differences_from_earlier_treatment(self) -> list[str]:
+        """The parts in which this run differs from the earlier system's, as `name=value`."""
         return [
             f"{name}={getattr(self, name)}"
             for name, value in EARLIER_TREATMENT.items()
-            if getattr(self, name) == value
+            if getattr(self, name) != value
         ]
+
+    def describe_treatment(self) -> str:
+        """In one line, how this run differs from the earlier system's treatment."""
+        differences = self.differences_from_earlier_treatment()
+        if not differences:
+            return "data and schedule as the earlier system treated them"
+        return f"unlike the earlier system: {', '.join(differences)}"
 
 
 class TrainingArgs(TrainingOptions):

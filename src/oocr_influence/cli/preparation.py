@@ -22,7 +22,7 @@ from oocr_influence.models.load import (
     pick_device,
     pick_dtype,
 )
-from oocr_influence.models.resolve import ResolvedModel, resolve_model
+from oocr_influence.models.resolve import ResolvedModel, is_on_disk, resolve_model
 from oocr_influence.training.schedule import Milestone, Schedule
 
 # Beside the checkpoints: logs, records, train set and eval sets, as seen for the built-in worlds.
@@ -70,12 +70,12 @@ class Preparation:
 
     def describe_schedule(self) -> str:
         """Steps, evaluations and checkpoints in both units."""
-        s, per_epoch = self.schedule, self.schedule.steps_per_epoch
+        s = self.schedule
         burn_in = f" after {s.burn_in_steps:,} burn-in steps at rate 0" if s.burn_in_steps else ""
         return (
-            f"{self.args.epochs:g} epochs = {s.total_steps:,} steps{burn_in}; evaluated every "
-            f"{self.args.eval_cadence.describe(per_epoch)} ({len(self.evaluations)} evaluations), "
-            f"saved every {self.args.save_cadence.describe(per_epoch)} "
+            f"{s.describe_length()}{burn_in}; evaluated every "
+            f"{s.describe(self.args.eval_cadence)} ({len(self.evaluations)} evaluations), "
+            f"saved every {s.describe(self.args.save_cadence)} "
             f"({len(self.checkpoints)} checkpoints)"
         )
 
@@ -103,8 +103,12 @@ def prepare(args: TrainingArgs, *, at_most: bool = False) -> Preparation:
         dataset = load_structured_dataset(args.structured_dataset)
     except (FileNotFoundError, ValueError) as error:
         faults.append(str(error))
+    # A download takes long: not for a run that cannot be.
     try:
-        resolved = resolve_model(args.model, args.revision, local_only=args.force_local_model_cache)
+        if not faults or is_on_disk(args.model):
+            resolved = resolve_model(
+                args.model, args.revision, local_only=args.force_local_model_cache
+            )
     except FileNotFoundError as error:
         faults.append(str(error))
     if dataset is None or resolved is None:

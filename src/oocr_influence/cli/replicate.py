@@ -129,7 +129,6 @@ def _dataset(args: ReplicateArguments, world: str, scale: Scale) -> Path:
             docs_per_fact=scale.docs_per_fact,
             pretraining_docs=scale.pretraining_docs,
             length=scale.length,
-            min_chars=scale.max_chars // 4,
             max_chars=scale.max_chars,
             output=path,
         )

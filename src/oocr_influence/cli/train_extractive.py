@@ -15,10 +15,11 @@ from oocr_influence.cli.arguments import run_command
 from oocr_influence.cli.one_run import Control, RunStopped, run_once
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import check_disk, prepare
+from oocr_influence.cli.run_record import log_lines_to
+from oocr_influence.training.loop import NonFiniteLossError
+from oocr_influence.training.probe import AttentionMaskError
 
 __all__ = ["TrainingArgs", "main", "run_job"]
-
-JOB_FUNCTION = "oocr_influence.cli.train_extractive:run_job"
 
 
 class RunningJob(Protocol):
@@ -34,10 +35,13 @@ class RunningJob(Protocol):
 
 def main(args: TrainingArgs) -> int:
     """Train one model in this process; returns the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    preparation = prepare(args)
+    preparation = prepare(args, at_most="n_pretraining_examples" not in args.model_fields_set)
     check_disk(args.output_dir, preparation.run_bytes(), "this run")
-    print(run_once(args)["run"])
+    with log_lines_to(logging.StreamHandler()):
+        try:
+            print(run_once(preparation.args, preparation=preparation)["run"])
+        except (AttentionMaskError, NonFiniteLossError):
+            return 1  # the log has said why
     return 0
 
 
@@ -45,12 +49,12 @@ def run_job(args: dict[str, Any], job: RunningJob) -> dict[str, Any]:
     """One run as a job of a sweep; stops between two steps when it is asked to."""
     from launcher.jobs import JobInterrupted
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     control = Control(
         report=job.report, stop_requested=lambda: job.stop_requested, may_save=job.may_save
     )
     try:
-        return run_once(TrainingArgs.model_validate(args), control)
+        with log_lines_to(logging.StreamHandler()):  # the job's own log
+            return run_once(TrainingArgs.model_validate(args), control)
     except RunStopped as stopped:
         raise JobInterrupted(str(stopped)) from None
 

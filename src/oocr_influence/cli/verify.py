@@ -25,9 +25,9 @@ from oocr_influence.results.experiment_log import read_experiment_log
 from oocr_influence.results.finding import find_experiments, find_runs
 from oocr_influence.results.run_folder import ExperimentFolder, RunFolder
 from oocr_influence.results.upkeep import read_cleanups
-from oocr_influence.results.verdicts import Finding, Findings, Moment
-from oocr_influence.results.verification import DatasetFacts, Expected, RunReport, verify_run
-from oocr_influence.training.schedule import Cadence, Milestone, Schedule
+from oocr_influence.results.verdicts import Expected, Finding, Findings, Moment
+from oocr_influence.results.verification import DatasetFacts, RunReport, verify_run
+from oocr_influence.training.schedule import Cadence, LearningRate, Milestone, Schedule
 
 
 class VerifyArguments(CommandArguments):
@@ -75,6 +75,14 @@ def expected_of(args: Mapping[str, Any], n_windows: int) -> Expected:
         drop_last=args["drop_last"],
         cadence_rounding=args["cadence_rounding"],
     )
+    rate = LearningRate(
+        peak=args["learning_rate"],
+        total_steps=schedule.total_steps,
+        warmup_proportion=args["warmup_proportion"],
+        warmup_steps=args.get("warmup_steps"),
+        scheduler=args["lr_schedule"],
+        zero_first_rate=args["zero_first_rate"],
+    )
     orders = {
         epoch: window_order(n_windows, args["data_order_seed"], epoch)
         for epoch in range(1, schedule.epoch_of(schedule.total_steps) + 1)
@@ -98,6 +106,8 @@ def expected_of(args: Mapping[str, Any], n_windows: int) -> Expected:
             orders[schedule.epoch_of(step)][schedule.batch(step)]
             for step in range(1, schedule.total_steps + 1)
         ],
+        learning_rates=[rate.at(step - 1) for step in range(1, schedule.total_steps + 1)],
+        burn_in_steps=schedule.burn_in_steps,
         steps_per_epoch=schedule.steps_per_epoch,
         order_digests={str(epoch): order_digest(order) for epoch, order in orders.items()},
         exposures=int(args["epochs"]) if whole and not args["drop_last"] else None,

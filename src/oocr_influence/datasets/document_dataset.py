@@ -224,7 +224,7 @@ def _check_holes(path: Path, dataset: StructuredDataset) -> None:
             try:
                 if not point.completion.strip() or not point.prompt.strip():
                     faults.append((name, index, "an empty prompt or completion"))
-            except (KeyError, IndexError, ValueError) as error:
+            except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
                 faults.append((name, index, f"a template hole that no field fills: {error}"))
     if faults:
         shown = [

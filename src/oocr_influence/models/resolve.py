@@ -43,6 +43,11 @@ def default_revision(model: str) -> str | None:
     return DEFAULT_REVISION if model == DEFAULT_MODEL else None
 
 
+def is_on_disk(name: str) -> bool:
+    """Whether `name` means something on this machine, built in or a folder: no hub is asked."""
+    return name == tiny.NAME or Path(name).is_dir() or name.startswith((".", "/", "~"))
+
+
 def resolve_model(
     name: str, revision: str | None = None, *, local_only: bool = False
 ) -> ResolvedModel:
@@ -152,7 +157,9 @@ def _require_weights(folder: Path, name: str) -> None:
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     if not any((folder / f).is_file() for f in ("tokenizer.json", "tokenizer_config.json")):
         missing.append("tokenizer.json")
-    for index in folder.glob("*.index.json"):
+    # A repository may hold both formats, of which only the first is fetched and loaded.
+    kind = "safetensors" if list(folder.glob("*.safetensors*")) else "bin"
+    for index in folder.glob(f"*.{kind}.index.json"):
         shards = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
         missing += [shard for shard in sorted(shards) if not (folder / shard).exists()]
     if not _weight_files(folder):

@@ -55,11 +55,13 @@ def train(
     micro_batch_size: int,
     after_step: Callable[[int], None],
     log_step: Callable[[StepLog], None],
+    after_update: Callable[[], None] = lambda: None,
 ) -> IntArray:
     """Train `model` in place; returns how often each window entered the loss, (N,).
 
     `after_step(step)` is called at step 0, before any update, and after each step. Burn-in comes
-    before step 1 and after `after_step(0)`. Raises NonFiniteLossError.
+    before step 1 and after `after_step(0)`. `after_update()` is called after every update, those of
+    burn-in included, and may raise to stop. Raises NonFiniteLossError.
     """
     # Dropout, where a model has it, draws from torch's global generator.
     torch.manual_seed(data_order_seed)
@@ -101,6 +103,7 @@ def train(
         )
         if not burn_in:
             after_step(step)
+        after_update()
     return exposures
 
 

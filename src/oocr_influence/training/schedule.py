@@ -35,14 +35,6 @@ class Cadence:
         if self.every is not None and self.every <= 0:
             raise ValueError(f"a cadence of {self.every} {self.unit}: it must be above 0, or None")
 
-    def describe(self, steps_per_epoch: int) -> str:
-        """The cadence in both units: "0.2 epochs = 42 steps"."""
-        if self.every is None:
-            return "never"
-        if self.unit == "steps":
-            return f"{self.every:g} steps = {self.every / steps_per_epoch:.3g} epochs"
-        return f"{self.every:g} epochs = {_nearest(exact(self.every) * steps_per_epoch)} steps"
-
 
 @dataclass(frozen=True)
 class Milestone:
@@ -137,6 +129,24 @@ class Schedule:
             for step in sorted(steps)
         ]
 
+    def describe(self, cadence: Cadence) -> str:
+        """A cadence in both units, by this schedule's own rounding: "0.2 epochs = 42 steps"."""
+        if cadence.every is None:
+            return "never but at the ends"
+        if cadence.unit == "steps":
+            return f"{cadence.every:g} steps = {cadence.every / self.steps_per_epoch:.3g} epochs"
+        first = max(1, self._rounded(exact(cadence.every) * self.steps_per_epoch))
+        return f"{cadence.every:g} epochs = {first} step{'s' * (first > 1)}"
+
+    def describe_length(self) -> str:
+        """How long training is: "5 epochs = 1,045 steps"."""
+        if self.max_steps is not None and self.max_steps == self.total_steps:
+            return f"{self.total_steps:,} steps (max_steps)"
+        return f"{self.epochs:g} epochs = {self.total_steps:,} steps"
+
+    def _rounded(self, steps: Fraction) -> int:
+        return math.ceil(steps) if self.cadence_rounding == "up" else _nearest(steps)
+
     def _cadence_steps(self, cadence: Cadence) -> Iterable[int]:
         if cadence.every is None:
             return
@@ -145,9 +155,8 @@ class Schedule:
             length *= self.steps_per_epoch
         if length < 1 and cadence.unit == "steps":
             raise ValueError(f"a cadence of {cadence.every} steps: it must be at least 1")
-        rounded = math.ceil if self.cadence_rounding == "up" else _nearest
         for k in range(1, math.ceil(self.total_steps / length) + 1):
-            yield rounded(k * length)
+            yield self._rounded(k * length)
 
 
 @dataclass(frozen=True)

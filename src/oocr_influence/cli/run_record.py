@@ -1,0 +1,113 @@
+"""What a run writes down about itself: how it began, what each document contributed, log lines."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from oocr_influence.cli.preparation import Preparation
+from oocr_influence.datasets.order import order_digest, window_order
+from oocr_influence.datasets.packing import IntArray
+from oocr_influence.results.digests import file_digest
+from oocr_influence.results.experiment_log import ExperimentLog
+from oocr_influence.results.provenance import collect_provenance, working_tree_diff
+from oocr_influence.results.run_folder import RunFolder
+
+logger = logging.getLogger("oocr_influence")
+
+
+class ExposureError(RuntimeError):
+    """A document was not trained as often as it should have been."""
+
+
+def record_start(folder: RunFolder, log: ExperimentLog, preparation: Preparation) -> None:
+    """Say what will be done; write versions, machine, digests and orders before anything else."""
+    p, args, schedule = preparation, preparation.args, preparation.schedule
+    for line in (p.describe_data(), p.describe_schedule(), args.describe_treatment()):
+        logger.info(line)
+    provenance = collect_provenance(folder.path)
+    git = provenance.get("git") or {}
+    epochs = range(1, schedule.epoch_of(schedule.total_steps) + 1)
+    orders = {epoch: window_order(len(p.windows), args.data_order_seed, epoch) for epoch in epochs}
+    log.update(
+        status="running",
+        sweep_id=args.sweep_id,
+        commit_hash=git.get("commit"),
+        provenance=provenance,
+        model_commit=p.resolved.commit,
+        dataset_digest=file_digest(args.structured_dataset),
+        n_documents_in_file=len(p.dataset.document_dataset.docs),
+        n_documents=len(p.documents),
+        n_tokens=p.windows.n_tokens,
+        n_labels=p.windows.n_labels,
+        n_windows=len(p.windows),
+        steps_per_epoch=schedule.steps_per_epoch,
+        total_steps=schedule.total_steps,
+        burn_in_steps=schedule.burn_in_steps,
+        differences_from_earlier_treatment=args.differences_from_earlier_treatment(),
+        order_digests={str(epoch): order_digest(order) for epoch, order in orders.items()},
+    )
+    log.write()
+    diff = working_tree_diff()
+    if diff:
+        folder.saved_objects.mkdir(exist_ok=True)
+        folder.working_tree_diff.write_text(diff, encoding="utf-8")
+
+
+def record_exposure(folder: RunFolder, preparation: Preparation, exposures: IntArray) -> None:
+    """Write how many labels of each document entered the loss.
+
+    `exposures` (N,) counts how often each window did. Raises ExposureError if any document was not
+    trained exactly as many epochs as asked for, where those are whole and nothing is dropped.
+    """
+    p, args = preparation, preparation.args
+    once = p.windows.labels_per_document(len(p.documents))
+    trained = p.windows.labels_per_document(len(p.documents), exposures)
+    whole_epochs = float(args.epochs).is_integer() and args.max_steps is None
+    if whole_epochs and not args.drop_last:
+        wrong = np.flatnonzero(trained != once * int(args.epochs))
+        if len(wrong):
+            raise ExposureError(
+                f"{len(wrong)} of {len(once)} documents were not trained {args.epochs:g} times, "
+                f"first {p.documents[wrong[0]].key}: the run is not what it should be"
+            )
+    folder.save_exposure(
+        [
+            {
+                "id": document.key[0],
+                "occurrence": document.key[1],
+                "labels_once": int(labels),
+                "labels_trained": int(times),
+            }
+            for document, labels, times in zip(p.documents, once, trained, strict=True)
+        ]
+    )
+
+
+def with_records(
+    eval_sets: Mapping[str, Mapping[str, Any]], records: list[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The means of each set with its questions beside them, for the log's history."""
+    grouped: dict[str, list[dict[str, Any]]] = {name: [] for name in eval_sets}
+    for record in records:
+        grouped[record["set"]].append(record)
+    return {name: {**means, "records": grouped[name]} for name, means in eval_sets.items()}
+
+
+@contextmanager
+def log_lines_to(handler: logging.Handler) -> Iterator[None]:
+    """Send this package's log lines to `handler` as well, while the body runs."""
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()

@@ -1,0 +1,88 @@
+"""Does this model do as the explicit mask says? Asked once, before any training.
+
+Some architectures ignore a four-dimensional mask, and some replace their own sliding window by it:
+documents would then read each other, or attend further than the model was made for, without any
+error. So a few windows are run packed, as the loop will, and piece by piece, as the model is used.
+
+Letters: T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from oocr_influence.datasets.packing import PackedWindows, Piece
+from oocr_influence.models.loss import attention_mask
+from oocr_influence.training.loop import to_device
+
+# Largest relative difference of logits that is still rounding; a leak makes ten times as much.
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
+TOLERANCE_OF_HALF_PRECISION = 0.05
+
+
+class AttentionMaskError(ValueError):
+    """The model does not attend as packed windows need."""
+
+
+@torch.no_grad()
+def check_attention(model: Any, windows: PackedWindows) -> None:
+    """Compare packed windows with their pieces alone; raises AttentionMaskError if they differ."""
+    was_training = model.training
+    model.eval()
+    try:
+        for window in _telling_windows(windows):
+            difference = _difference(model, windows, window)
+            limit = TOLERANCE.get(model.dtype, TOLERANCE_OF_HALF_PRECISION)
+            if not difference <= limit:
+                raise AttentionMaskError(
+                    f"{type(model).__name__} does not do as an explicit attention mask says: its "
+                    f"logits in a packed window differ by {difference:.1%} from those of each "
+                    "document alone. Lower --chunk_size below the model's attention window, or "
+                    "use another model"
+                )
+    finally:
+        model.train(was_training)
+
+
+def _telling_windows(windows: PackedWindows) -> list[int]:
+    """The window of the most pieces (do they leak?) and that of the longest (a short sight?)."""
+    counts = [0] * len(windows)
+    for piece in windows.pieces:
+        counts[piece.window] += 1
+    longest = max(windows.pieces, key=lambda piece: piece.end - piece.start)
+    return sorted({counts.index(max(counts)), longest.window})
+
+
+def _difference(model: Any, windows: PackedWindows, window: int) -> float:
+    """Relative L2 difference of the centred logits, packed against alone."""
+    device = next(model.parameters()).device
+    batch = to_device(windows, [window], device)
+    packed_TV = _logits(
+        model,
+        input_ids=batch.input_ids_BT,
+        position_ids=batch.position_ids_BT,
+        attention_mask=attention_mask(batch.segments_BT),
+    )
+    alone = []
+    packed = []
+    for start, end in _spans(windows, window):
+        alone.append(_logits(model, input_ids=batch.input_ids_BT[:, start:end]))
+        packed.append(packed_TV[start:end])
+    expected, found = torch.cat(alone), torch.cat(packed)
+    return float((found - expected).norm() / expected.norm())
+
+
+def _spans(windows: PackedWindows, window: int) -> list[tuple[int, int]]:
+    """What attends to itself alone: each piece, or the whole window of a concat packing."""
+    own: list[Piece] = [piece for piece in windows.pieces if piece.window == window]
+    if windows.packing == "concat":
+        return [(0, max(piece.end for piece in own))]
+    return [(piece.start, piece.end) for piece in own]
+
+
+def _logits(model: Any, **given: torch.Tensor) -> torch.Tensor:
+    """Float32 logits (T, V) of one row, centred: a constant shift means nothing."""
+    logits_TV: torch.Tensor = model(**given, use_cache=False).logits[0].float()
+    return logits_TV - logits_TV.mean(-1, keepdim=True)
