@@ -140,4 +140,10 @@ def test_the_expectation_follows_from_arguments_alone():
     assert [moment.name for moment in expected.checkpoints] == names
     assert sorted(window for batch in expected.batches for window in batch) == list(range(1672))
     assert expected.exposures == 1
+    assert len(expected.learning_rates) == 209
+    assert expected.learning_rates[0] == pytest.approx(1e-4 / 21)
+    assert expected.learning_rates[20] == 1e-4
+    assert expected.learning_rates[-1] == pytest.approx(1e-4 / 188)
+    assert expected.burn_in_steps == 0
+    assert expected_of(args | {"burn_in_epochs": 0.5}, 1672).burn_in_steps == 105
     assert expected_of(args | {"max_steps": 3}, 1672).exposures is None

@@ -14,7 +14,7 @@ from oocr_influence.results.digests import file_digest, window_id
 from oocr_influence.results.experiment_log import ExperimentLog
 from oocr_influence.results.run_folder import ExperimentFolder, RunFolder
 from oocr_influence.results.step_log import StepLog, StepRow
-from oocr_influence.training.schedule import Schedule
+from oocr_influence.training.schedule import LearningRate, Schedule
 
 N_WINDOWS, BATCH, QUESTIONS = 11, 4, 3  # batches of 3, 4 and 4 windows
 SETS = {
@@ -25,6 +25,10 @@ ARGS = {
     "epochs": 2.0,
     "batch_size": BATCH,
     "learning_rate": 1e-4,
+    "lr_schedule": "warmup_linear_warmdown",
+    "warmup_proportion": 0.1,
+    "warmup_steps": None,
+    "zero_first_rate": False,
     "burn_in_epochs": 0,
     "max_steps": None,
     "drop_last": False,
@@ -101,6 +105,7 @@ def make_run(experiment: ExperimentFolder, *, seed: int = 42, status: str = "com
 def write_steps(run: RunFolder, args: dict, ids: list[str]) -> None:
     """What the loop writes, by the definitions of order and schedule alone."""
     schedule = Schedule(n_windows=N_WINDOWS, batch_size=BATCH, epochs=args["epochs"])
+    rate = LearningRate(args["learning_rate"], schedule.total_steps, scheduler=args["lr_schedule"])
     with StepLog(run.steps) as log:
         for step in range(1, schedule.total_steps + 1):
             epoch = schedule.epoch_of(step)
@@ -109,7 +114,7 @@ def write_steps(run: RunFolder, args: dict, ids: list[str]) -> None:
                 StepRow(
                     step=step,
                     epoch=epoch,
-                    learning_rate=1e-4,
+                    learning_rate=rate.at(step - 1),
                     loss=2.0 / step,
                     grad_norm=1.0,
                     clip_factor=1.0,

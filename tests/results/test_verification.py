@@ -188,13 +188,71 @@ def test_a_step_that_was_not_logged(run):
     assert "1 of 6 steps are not logged, first 3" in errors(run)
 
 
-def test_burn_in_and_repeated_steps_are_no_faults(run):
+def add_burn_in(run: RunFolder, asked: float, logged: int, rate: float = 0) -> None:
+    """Ask for `asked` epochs of burn-in, and log `logged` steps of it."""
+    change_json(run.experiment_log, lambda log: log["args"].update(burn_in_epochs=asked))
+
     def more(rows):
-        burn_in = [{**rows[0], "burn_in": True, "window_ids": rows[3]["window_ids"]}]
-        rows[:] = [*burn_in, *rows[:4], rows[3], *rows[4:]]
+        burn_in = {**rows[0], "burn_in": True, "window_ids": rows[3]["window_ids"]}
+        steps = [{**burn_in, "step": step, "learning_rate": rate} for step in range(1, logged + 1)]
+        rows[:] = steps + rows
 
     change_steps(run, more)
-    assert verify(run).ok
+
+
+def test_burn_in_and_repeated_steps_are_no_faults(run):
+    add_burn_in(run, asked=1, logged=3)
+    change_steps(run, lambda rows: rows.insert(6, rows[5]))
+    assert verify(run).findings == []
+
+
+@pytest.mark.parametrize(("asked", "logged"), [(1, 0), (1, 2), (1, 4), (0, 1)])
+def test_burn_in_of_another_length(run, asked, logged):
+    add_burn_in(run, asked, logged)
+    assert f"{logged} burn-in steps are logged, its arguments give {3 * asked}" in errors(run)
+    assert verify(run).state == ("incomplete" if logged < 3 * asked else "complete")
+
+
+def test_burn_in_that_taught(run):
+    add_burn_in(run, asked=1, logged=3, rate=1e-12)
+    assert "burn-in step 1 was made at the learning rate 1e-12, not 0" in errors(run)
+
+
+def test_learning_rates_that_are_not_those_of_the_arguments(run):
+    def scale(rows):
+        for row in rows:
+            row["learning_rate"] *= 7
+
+    change_steps(run, scale)
+    assert "6 of 6 steps were made at another learning rate than the arguments give" in errors(run)
+
+
+@pytest.mark.parametrize("rate", [None, 0, 0.99999999e-4])
+def test_one_learning_rate_that_is_another(run, rate):
+    change_steps(run, lambda rows: rows[1].update(learning_rate=rate))
+    found = errors(run)
+    assert "1 of 6 steps were made at another learning rate" in found
+    assert f"first step 2 at {rate}, not 0.0001" in found
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"learning_rate": 2e-4},
+        {"warmup_proportion": 0.5},
+        {"warmup_steps": 4},
+        {"lr_schedule": "warmup_constant"},
+        {"zero_first_rate": True},
+    ],
+)
+def test_arguments_of_another_rate(run, changed):
+    change_json(run.experiment_log, lambda log: log["args"].update(changed))
+    assert "steps were made at another learning rate" in errors(run)
+
+
+def test_the_rates_that_its_arguments_give_pass(tmp_path):
+    made = make_experiment(tmp_path, learning_rate=3e-4, lr_schedule="warmup_constant")
+    assert verify(made.run).findings == []
 
 
 def test_a_missing_set(run):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +16,7 @@ from oocr_influence.results.digests import window_id
 from oocr_influence.results.experiment_log import LoggedExperiment
 from oocr_influence.results.run_folder import RunFolder
 from oocr_influence.results.step_log import StepRow, read_steps
-from oocr_influence.results.verdicts import Findings
+from oocr_influence.results.verdicts import Expected, Findings
 
 _RUN_AGAIN = "run it again"
 
@@ -55,18 +57,20 @@ def check_train_set(run: RunFolder, log: LoggedExperiment, found: Findings) -> l
 
 
 def check_steps(
-    run: RunFolder, window_ids: Sequence[str], batches: Sequence[Sequence[int]], found: Findings
+    run: RunFolder, window_ids: Sequence[str], expected: Expected, found: Findings
 ) -> None:
-    """Compare the windows of every update with the order that the arguments give."""
+    """Compare the windows and the rate of every update with what the arguments give."""
+    batches = expected.batches
     try:
-        # A resumed run logs a step again: the last one is the one that counts.
-        rows = {row.step: row for row in read_steps(run.steps) if not row.burn_in}
+        logged = list(read_steps(run.steps))
     except FileNotFoundError:
         found.error("saved_objects/steps.jsonl is missing", _RUN_AGAIN, incomplete=True)
         return
     except ValueError as error:
         found.error(str(error), _RUN_AGAIN)
         return
+    # A resumed run logs a step again: the last one is the one that counts.
+    rows = {row.step: row for row in logged if not row.burn_in}
     missing = [step for step in range(1, len(batches) + 1) if step not in rows]
     if missing:
         found.error(
@@ -78,6 +82,8 @@ def check_steps(
     if further:
         found.error(f"step {further[0]} was trained beyond the last of its schedule", _RUN_AGAIN)
     _check_order(rows, window_ids, batches, found)
+    _check_rates(rows, expected.learning_rates, found)
+    _check_burn_in([row for row in logged if row.burn_in], expected.burn_in_steps, found)
     broken = [step for step, row in sorted(rows.items()) if row.loss is None]
     if broken:
         found.error(f"the loss of step {broken[0]} is not finite", "lower learning_rate")
@@ -110,6 +116,43 @@ def _check_order(
             f"{uneven[0][:16]}… ({trained[uneven[0]]} times, not {once[uneven[0]]})",
             _RUN_AGAIN,
         )
+
+
+def _check_rates(rows: dict[int, StepRow], rates: Sequence[float], found: Findings) -> None:
+    wrong = [
+        (step, rows[step].learning_rate, rate)
+        for step, rate in enumerate(rates, start=1)
+        if step in rows and not _is_rate(rows[step].learning_rate, rate)
+    ]
+    if wrong:
+        step, logged, rate = wrong[0]
+        found.error(
+            f"{len(wrong)} of {len(rates)} steps were made at another learning rate than the "
+            f"arguments give, first step {step} at {logged}, not {rate}",
+            "the run did not follow its arguments: run it again",
+        )
+
+
+def _check_burn_in(rows: Sequence[StepRow], n_steps: int, found: Findings) -> None:
+    made = {row.step for row in rows}
+    if made != set(range(1, n_steps + 1)):
+        found.error(
+            f"{len(made)} burn-in steps are logged, its arguments give {n_steps}",
+            _RUN_AGAIN,
+            incomplete=len(made) < n_steps,
+        )
+    taught = [row for row in rows if not _is_rate(row.learning_rate, 0)]
+    if taught:
+        found.error(
+            f"burn-in step {taught[0].step} was made at the learning rate "
+            f"{taught[0].learning_rate}, not 0",
+            _RUN_AGAIN,
+        )
+
+
+def _is_rate(logged: Any, rate: float) -> bool:
+    """Whether a step's rate is this one; what is logged may be anything, None included."""
+    return isinstance(logged, int | float) and math.isclose(logged, rate, rel_tol=1e-9)
 
 
 def check_exposure(run: RunFolder, times: int, found: Findings) -> None:

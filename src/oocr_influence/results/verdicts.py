@@ -1,7 +1,8 @@
-"""What a verification says: typed, each with what to do about it."""
+"""What a verification expects, and what it says: typed, each with what to do about it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,6 +28,25 @@ class Moment:
     name: str
     step: int
     epoch: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a run of these arguments over this many windows must have left."""
+
+    evaluations: Sequence[Moment]
+    checkpoints: Sequence[Moment]
+    batches: Sequence[Sequence[int]]
+    """Windows of each update, in order."""
+    learning_rates: Sequence[float]
+    """Of each update, in order."""
+    burn_in_steps: int
+    """Updates at rate 0 before the first one that counts."""
+    steps_per_epoch: int
+    order_digests: Mapping[str, str]
+    """Of each epoch's window order, by the epoch's number as text."""
+    exposures: int | None
+    """How often every document was trained; None where not all were trained equally often."""
 
 
 @dataclass

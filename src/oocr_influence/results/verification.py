@@ -6,7 +6,7 @@ schedule and the window order live in other rooms), never read from what the run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,24 +20,9 @@ from oocr_influence.results.training_checks import (
     check_steps,
     check_train_set,
 )
-from oocr_influence.results.verdicts import Finding, Findings, Moment
+from oocr_influence.results.verdicts import Expected, Finding, Findings
 
 State = Literal["complete", "incomplete", "running", "earlier system"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Expected:
-    """What a run of these arguments over this many windows must have left."""
-
-    evaluations: Sequence[Moment]
-    checkpoints: Sequence[Moment]
-    batches: Sequence[Sequence[int]]
-    """Windows of each update, in order."""
-    steps_per_epoch: int
-    order_digests: Mapping[str, str]
-    """Of each epoch's window order, by the epoch's number as text."""
-    exposures: int | None
-    """How often every document was trained; None where not all were trained equally often."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +150,7 @@ def _check_ours(
     set_sizes = None if dataset is None else dataset.set_sizes
     check_evaluations(run, expected.evaluations, set_sizes, found)
     if window_ids is not None:
-        check_steps(run, window_ids, expected.batches, found)
+        check_steps(run, window_ids, expected, found)
     if log.status == "completed" and expected.exposures is not None:
         check_exposure(run, expected.exposures, found)
 
