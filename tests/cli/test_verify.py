@@ -120,6 +120,16 @@ def test_without_its_dataset_file_it_warns(made, capsys):
     assert "warning: its structured dataset is not where it was" in capsys.readouterr().out
 
 
+def test_with_a_dataset_file_that_was_cut_it_fails(made, capsys):
+    path = made.experiment.structured_dataset
+    path.write_bytes(path.read_bytes()[:40])
+    assert verify(made.experiment.path) == 1
+    out = capsys.readouterr().out
+    assert f"error: its structured dataset {path} has digest" in out
+    assert f"error: its structured dataset {path} cannot be read" in out
+    assert "not where it was" not in out
+
+
 def test_the_earlier_systems_folders_are_read(tmp_path, capsys):
     sample = Path(__file__).parents[1] / "samples" / "earlier_experiment_log.json"
     run = tmp_path / "2026_01_20_23-26-34_2Q653_a/all_docs_runs/2026_01_20_23-26-57_B6yOG_a.json"

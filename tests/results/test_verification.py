@@ -11,6 +11,7 @@ import pytest
 from made_runs import CHECKPOINTS, EVALUATIONS, SETS, fill_checkpoint, make_experiment, make_run
 
 from oocr_influence.cli.verify import dataset_of, expected_of
+from oocr_influence.results.digests import file_digest
 from oocr_influence.results.finding import find_runs
 from oocr_influence.results.run_folder import RunFolder
 from oocr_influence.results.verification import RunReport, verify_run
@@ -312,7 +313,29 @@ def test_documents_that_were_trained_too_often(run):
 
 def test_a_dataset_that_was_changed_afterwards(run):
     change_json(run.experiment.structured_dataset, lambda value: value.update(metadata={}))
-    assert "its structured dataset has digest" in errors(run)
+    path = run.experiment.structured_dataset
+    found = errors(run)
+    assert f"its structured dataset {path} has digest" in found
+    assert "cannot be read" not in found
+
+
+def test_a_dataset_that_was_cut(run):
+    path = run.experiment.structured_dataset
+    path.write_bytes(path.read_bytes()[:-20])
+    found = errors(run)
+    assert f"its structured dataset {path} has digest" in found
+    assert f"its structured dataset {path} cannot be read: JSONDecodeError" in found
+
+
+def test_a_dataset_without_sets_that_the_run_itself_recorded(run):
+    path = run.experiment.structured_dataset
+    path.write_text("{}")
+    change_json(
+        run.experiment_log, lambda log: log["log_dict"].update(dataset_digest=file_digest(path))
+    )
+    found = errors(run)
+    assert f"{path} cannot be read: KeyError: 'eval_dataset_builders'" in found
+    assert "has digest" not in found
 
 
 def test_a_run_that_failed(run):

@@ -192,13 +192,15 @@ def _cadence(args: Mapping[str, Any], what: str) -> Cadence:
 
 
 @cache
-def _dataset_facts(path: Path) -> DatasetFacts | None:
+def _dataset_facts(path: Path) -> DatasetFacts:
+    digest = None
     try:
+        digest = file_digest(path)
         builders = json.loads(path.read_text(encoding="utf-8"))["eval_dataset_builders"]
         sizes = {name: len(builder["eval_points"]) for name, builder in builders.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return DatasetFacts(file_digest(path), sizes)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return DatasetFacts(path, digest, None, fault=f"{type(error).__name__}: {error}")
+    return DatasetFacts(path, digest, sizes)
 
 
 def _note_job(

@@ -29,9 +29,13 @@ State = Literal["complete", "incomplete", "running", "earlier system"]
 class DatasetFacts:
     """What the structured dataset of a run says today."""
 
-    digest: str
-    set_sizes: Mapping[str, int]
-    """Questions of each set."""
+    path: Path
+    digest: str | None
+    """Of the file's bytes; None where not even they can be read."""
+    set_sizes: Mapping[str, int] | None
+    """Questions of each set; None where the file cannot be read."""
+    fault: str | None = None
+    """Why the file cannot be read."""
 
 
 Expect = Callable[[Mapping[str, Any], int], Expected]
@@ -177,11 +181,16 @@ def _check_dataset(log: LoggedExperiment, dataset: DatasetFacts | None, found: F
             "its structured dataset is not where it was: sets are not compared with it",
             f"put {(log.args or {}).get('structured_dataset')} back to check them",
         )
-    elif recorded != dataset.digest:
+        return
+    if dataset.digest is not None and dataset.digest != recorded:
         found.error(
-            f"its structured dataset has digest {dataset.digest[:16]}…, recorded is "
-            f"{str(recorded)[:16]}…",
+            f"its structured dataset {dataset.path} has digest {dataset.digest[:16]}…, recorded "
+            f"is {str(recorded)[:16]}…",
             "the file was changed after the run began: restore it",
+        )
+    if dataset.fault is not None:
+        found.error(
+            f"its structured dataset {dataset.path} cannot be read: {dataset.fault}", "restore it"
         )
 
 
