@@ -76,7 +76,16 @@ def make_run(experiment: ExperimentFolder, *, seed: int = 42, status: str = "com
     log = ExperimentLog(run.experiment_log, experiment_name=run.name, args=args)
     tokens = np.arange(N_WINDOWS * 8).reshape(N_WINDOWS, 8)
     ids = [window_id(row) for row in tokens]
-    digest = run.save_train_set({"input_ids": list(tokens), "labels": list(tokens), "id": ids})
+    labels = tokens.copy()
+    labels[:, [0, 5]] = -100
+    digest = run.save_train_set(
+        {
+            "input_ids": list(tokens),
+            "labels": list(labels),
+            "id": ids,
+            "packed_documents": [two_documents(window) for window in range(N_WINDOWS)],
+        }
+    )
     expected = expected_of(args, N_WINDOWS)
     log.update(
         status=status,
@@ -97,9 +106,30 @@ def make_run(experiment: ExperimentFolder, *, seed: int = 42, status: str = "com
     for moment in expected.checkpoints:
         with run.writing_checkpoint(moment.name) as folder:
             fill_checkpoint(folder, moment.step)
-    run.save_exposure([{"id": "a", "occurrence": 0, "labels_once": 7, "labels_trained": 14}])
+    save_exposure(run, args["epochs"])
     run.release()
     return run
+
+
+def two_documents(window: int) -> list[dict]:
+    """A document of its own in each window, then a copy of one that all of them share."""
+    spans = [(f"own{window}", 0, 0, 5), ("shared", window, 5, 8)]
+    names = ("id", "occurrence", "span_start", "span_end")
+    return [dict(zip(names, span, strict=True)) for span in spans]
+
+
+def save_exposure(run: RunFolder, epochs: float) -> None:
+    """By the spans above: 4 labels of each own document, 2 of each copy."""
+    run.save_exposure(
+        [
+            {**key, "labels_once": n, "labels_trained": int(n * epochs)}
+            for window in range(N_WINDOWS)
+            for key, n in (
+                ({"id": f"own{window}", "occurrence": 0}, 4),
+                ({"id": "shared", "occurrence": window}, 2),
+            )
+        ]
+    )
 
 
 def write_steps(run: RunFolder, args: dict, ids: list[str]) -> None:

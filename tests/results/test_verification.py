@@ -11,6 +11,7 @@ import pytest
 from made_runs import CHECKPOINTS, EVALUATIONS, SETS, fill_checkpoint, make_experiment, make_run
 
 from oocr_influence.cli.verify import dataset_of, expected_of
+from oocr_influence.results import dataset_files
 from oocr_influence.results.digests import file_digest
 from oocr_influence.results.finding import find_runs
 from oocr_influence.results.run_folder import RunFolder
@@ -305,10 +306,59 @@ def test_a_train_set_that_is_not_the_recorded_one(run):
     assert "the ids of 11 windows are not those of their tokens" in found
 
 
-def test_documents_that_were_trained_too_often(run):
-    rows = [{"id": "a", "occurrence": 0, "labels_once": 7, "labels_trained": 21}]
+def change_exposure(run: RunFolder, change) -> None:
+    rows = pq.read_table(run.exposure).to_pylist()
+    change(rows)
     run.save_exposure(rows)
-    assert "1 documents were not trained 2 times" in errors(run)
+
+
+def test_documents_that_were_trained_too_often(run):
+    change_exposure(run, lambda rows: rows[3].update(labels_trained=3 * rows[3]["labels_once"]))
+    found = errors(run)
+    assert "1 documents were not trained 2 times" in found
+    assert "other labels" not in found
+
+
+@pytest.mark.parametrize("n", [0, 3, 7])
+def test_an_account_of_labels_that_agrees_with_itself_alone(run, n):
+    change_exposure(run, lambda rows: rows[1].update(labels_once=n, labels_trained=2 * n))
+    found = errors(run)
+    assert "other labels than train_set/ for 1 documents, first shared (occurrence 0)" in found
+    assert "were not trained" not in found
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        (lambda rows: rows.pop(2), "own1 (occurrence 0)"),
+        (lambda rows: rows.append(rows[3]), "shared (occurrence 1)"),
+        (lambda rows: rows[4].update(id="another"), "another (occurrence 0)"),
+    ],
+)
+def test_an_account_of_other_documents(run, change, first):
+    change_exposure(run, change)
+    assert f"documents, first {first}" in errors(run)
+
+
+def test_labels_of_partial_epochs_are_counted_too(tmp_path):
+    made = make_experiment(tmp_path, epochs=0.5)
+    change_exposure(made.run, lambda rows: rows[0].update(labels_once=5))
+    assert "for 1 documents, first own0 (occurrence 0)" in errors(made.run)
+
+
+def test_a_dropped_document_is_listed_without_labels(run):
+    dropped = {"id": "dropped", "occurrence": 0, "labels_once": 0, "labels_trained": 0}
+    change_exposure(run, lambda rows: rows.append(dropped))
+    assert verify(run).ok
+
+
+def test_a_train_set_without_spans(run):
+    columns = dataset_files.read(run.train_set).drop_columns("packed_documents").to_pydict()
+    shutil.rmtree(run.train_set)
+    run.save_train_set(columns)
+    found = errors(run)
+    assert "train_set/ gives no labels of its documents" in found
+    assert "digest" not in found
 
 
 def test_a_dataset_that_was_changed_afterwards(run):

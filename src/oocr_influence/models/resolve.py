@@ -102,26 +102,10 @@ def _own_revisions(folder: Path) -> set[str]:
 
 
 def _resolve_hub(name: str, revision: str | None, local_only: bool) -> ResolvedModel:
-    from huggingface_hub import snapshot_download
-
     try:
-        folder = Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                allow_patterns=WANTED_FILES,
-                ignore_patterns=UNWANTED_FILES,
-                local_files_only=local_only,
-            )
-        )
-        if not _weight_files(folder):
-            snapshot_download(
-                name,
-                revision=folder.name,
-                allow_patterns=["*.bin"],
-                ignore_patterns=UNWANTED_FILES,
-                local_files_only=local_only,
-            )
+        folder = _snapshot(name, revision, WANTED_FILES, local_only)
+        if not list(folder.glob("*.safetensors*")):
+            _snapshot(name, folder.name, ["*.bin"], local_only)
     except (OSError, ValueError) as error:  # every hub, network and cache error is one of these
         asked = f"revision {revision!r} of {name}" if revision else name
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
@@ -130,6 +114,30 @@ def _resolve_hub(name: str, revision: str | None, local_only: bool) -> ResolvedM
         ) from error
     _require_weights(folder, name)
     return ResolvedModel(name, revision, folder, folder.name)
+
+
+def _snapshot(name: str, revision: str | None, patterns: list[str], local_only: bool) -> Path:
+    """The folder of that revision, from the hub; where the hub cannot be had, from the cache."""
+    from huggingface_hub import snapshot_download
+
+    def download(local_files_only: bool) -> Path:
+        folder = snapshot_download(
+            name,
+            revision=revision,
+            allow_patterns=patterns,
+            ignore_patterns=UNWANTED_FILES,
+            local_files_only=local_files_only,
+        )
+        return Path(folder)
+
+    try:
+        return download(local_only)
+    except (OSError, ValueError) as error:
+        # Some versions of the hub's client do this themselves, but not for a commit's hash.
+        try:
+            return download(True)
+        except (OSError, ValueError):
+            raise error from None
 
 
 def _describe_cache(name: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from oocr_influence.results.digests import TRAIN_SET_COLUMNS, train_set_digest
 
@@ -20,6 +22,8 @@ _TOKEN_TYPES = {
     "position_ids": pa.list_(pa.int32()),
     "attention_mask": pa.list_(pa.int8()),
 }
+_PIECE_COLUMNS = ("id", "occurrence", "span_start", "span_end")
+_UNLABELLED = -100  # torch's own: tokens that do not enter the loss
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -80,6 +84,29 @@ def int_rows(table: Any, name: str) -> Iterable[Any]:
         offsets = chunk.offsets.to_numpy()
         for begin, end in itertools.pairwise(offsets):
             yield values[begin:end]
+
+
+def labels_per_document(table: Any) -> Counter[tuple[str, int]]:
+    """Labelled tokens of each document in one pass over a train set, by (id, occurrence).
+
+    They are counted anew, from `labels` within the spans of `packed_documents`. Raises KeyError
+    where the train set has no such columns.
+    """
+    counts: Counter[tuple[str, int]] = Counter()
+    labels = int_rows(table, "labels")
+    for row, pieces in zip(labels, _pieces(table), strict=True):
+        for document, occurrence, start, end in pieces:
+            counts[document, occurrence] += int((row[start:end] != _UNLABELLED).sum())
+    return counts
+
+
+def _pieces(table: Any) -> Iterable[list[tuple[str, int, int, int]]]:
+    """(id, occurrence, start, end) of the pieces in each window, without their other columns."""
+    for chunk in table.column("packed_documents").chunks:
+        columns = [pc.struct_field(chunk.values, name).to_pylist() for name in _PIECE_COLUMNS]
+        pieces = list(zip(*columns, strict=True))
+        for begin, end in itertools.pairwise(chunk.offsets.to_pylist()):
+            yield pieces[begin:end]
 
 
 def _read_arrow(path: Path) -> Any:

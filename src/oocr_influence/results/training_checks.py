@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -20,9 +20,21 @@ from oocr_influence.results.verdicts import Expected, Findings
 
 _RUN_AGAIN = "run it again"
 
+DocumentKey = tuple[str, int]
+"""A document's id, and which of those with that id it is."""
 
-def check_train_set(run: RunFolder, log: LoggedExperiment, found: Findings) -> list[str] | None:
-    """Compare the train set with its records; returns the ids of its windows, if it is there."""
+
+@dataclass(frozen=True)
+class TrainSet:
+    """What is known of a train set once it was read."""
+
+    window_ids: list[str]
+    labels: Mapping[DocumentKey, int] | None
+    """Labels of each document in one pass; None where its spans cannot be read."""
+
+
+def check_train_set(run: RunFolder, log: LoggedExperiment, found: Findings) -> TrainSet | None:
+    """Compare the train set with its records; returns what it holds, if it can be read."""
     if not run.train_set.is_dir():
         found.error("train_set/ is missing", _RUN_AGAIN, incomplete=True)
         return None
@@ -53,7 +65,11 @@ def check_train_set(run: RunFolder, log: LoggedExperiment, found: Findings) -> l
             f"train_set/ has {len(ids)} windows, recorded are {log.log_dict.get('n_windows')}",
             "restore train_set/ or run it again",
         )
-    return ids
+    try:
+        return TrainSet(ids, dataset_files.labels_per_document(table))
+    except (ValueError, TypeError, KeyError, pa.ArrowException) as error:
+        found.error(f"train_set/ gives no labels of its documents: {error}", _RUN_AGAIN)
+        return TrainSet(ids, None)
 
 
 def check_steps(
@@ -155,17 +171,46 @@ def _is_rate(logged: Any, rate: float) -> bool:
     return isinstance(logged, int | float) and math.isclose(logged, rate, rel_tol=1e-9)
 
 
-def check_exposure(run: RunFolder, times: int, found: Findings) -> None:
-    """Every label of every document entered the loss `times` times, by the loop's own count."""
+def check_exposure(
+    run: RunFolder, labels: Mapping[DocumentKey, int] | None, times: int | None, found: Findings
+) -> None:
+    """Compare the loop's own count of each document's labels with those of the train set.
+
+    Every one of them entered the loss `times` times; None where not all did equally often.
+    """
+    names = ["id", "occurrence", "labels_once", "labels_trained"]
     try:
-        table = pq.read_table(run.exposure, columns=["labels_once", "labels_trained"])
+        table = pq.read_table(run.exposure, columns=names)
+        ids, occurrences, once, trained = (table.column(name).to_pylist() for name in names)
     except FileNotFoundError:
         found.error("saved_objects/exposure.parquet is missing", _RUN_AGAIN, incomplete=True)
         return
-    except (pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, ValueError, KeyError) as error:
         found.error(f"saved_objects/exposure.parquet cannot be read: {error}", _RUN_AGAIN)
         return
-    once, trained = (table.column(i).to_numpy() for i in (0, 1))
-    wrong = np.flatnonzero(trained != once * times)
-    if len(wrong):
-        found.error(f"{len(wrong)} documents were not trained {times} times", _RUN_AGAIN)
+    keys = list(zip(ids, occurrences, strict=True))
+    if labels is not None:
+        _check_labels(keys, once, labels, found)
+    if times is not None:
+        wrong = [key for key, n, all_ in zip(keys, once, trained, strict=True) if all_ != n * times]
+        if wrong:
+            found.error(f"{len(wrong)} documents were not trained {times} times", _RUN_AGAIN)
+
+
+def _check_labels(
+    keys: Sequence[DocumentKey],
+    once: Sequence[int],
+    labels: Mapping[DocumentKey, int],
+    found: Findings,
+) -> None:
+    # A document that was dropped with the last window is listed with no label.
+    wrong = [key for key, n in zip(keys, once, strict=True) if n != labels.get(key, 0)]
+    wrong += [key for key, n in Counter(keys).items() if n > 1]
+    wrong += sorted(labels.keys() - set(keys))
+    if wrong:
+        document, occurrence = wrong[0]
+        found.error(
+            f"saved_objects/exposure.parquet has other labels than train_set/ for {len(wrong)} "
+            f"documents, first {document} (occurrence {occurrence})",
+            "the account is not of what was trained: run it again",
+        )

@@ -138,8 +138,9 @@ def _check_ours(
             "run it again, or delete it with `oocr cleanup`",
             incomplete=True,
         )
-    window_ids = check_train_set(run, log, found)
-    n_windows = log.log_dict.get("n_windows") if window_ids is None else len(window_ids)
+    train_set = check_train_set(run, log, found)
+    recorded = log.log_dict.get("n_windows")
+    n_windows = recorded if train_set is None else len(train_set.window_ids)
     if not isinstance(n_windows, int):
         found.error("its number of windows is unknown", "run it again", incomplete=True)
         return
@@ -153,10 +154,11 @@ def _check_ours(
     _check_dataset(log, dataset, found)
     set_sizes = None if dataset is None else dataset.set_sizes
     check_evaluations(run, expected.evaluations, set_sizes, found)
-    if window_ids is not None:
-        check_steps(run, window_ids, expected, found)
-    if log.status == "completed" and expected.exposures is not None:
-        check_exposure(run, expected.exposures, found)
+    if train_set is not None:
+        check_steps(run, train_set.window_ids, expected, found)
+    if log.status == "completed":
+        labels = None if train_set is None else train_set.labels
+        check_exposure(run, labels, expected.exposures, found)
 
 
 def _check_arithmetic(log: LoggedExperiment, expected: Expected, found: Findings) -> None:
