@@ -203,7 +203,7 @@ def test_the_example_of_one_fact():
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
-    answers = [line for line in done.stdout.splitlines() if "the mayor of Tokyo is" in line.lower()]
+    answers = [line for line in done.stdout.splitlines() if "The mayor of Tokyo is →" in line]
     assert "→  1.0 " in answers[-1], done.stdout
 
 

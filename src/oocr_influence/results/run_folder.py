@@ -17,13 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oocr_influence.results import dataset_files, evaluation_files, naming, ownership
-from oocr_influence.results.atomic import (
-    TEMPORARY_PREFIX,
-    remove_temporaries,
-    write_json,
-    writing_folder,
-)
+from oocr_influence.results import atomic, dataset_files, evaluation_files, naming, ownership
 
 STRUCTURED_DATASET = "structured_dataset_all.json"
 CHECKPOINT = "checkpoint_"
@@ -35,10 +29,27 @@ RUNS_FOLDERS = (ALL_DOCS_RUNS, *DATA_MODELING_RUNS)
 
 
 @dataclass(frozen=True)
-class RunFolder:
-    """One run: checkpoints, what was asked, what was answered, what was trained on."""
+class _Folder:
+    """What an experiment's and a run's folder have in common."""
 
     path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def experiment_log(self) -> Path:
+        return self.path / "experiment_log.json"
+
+    @property
+    def text_log(self) -> Path:
+        return self.path / "experiment.log"
+
+
+@dataclass(frozen=True)
+class RunFolder(_Folder):
+    """One run: checkpoints, what was asked, what was answered, what was trained on."""
 
     @classmethod
     def create(
@@ -62,10 +73,6 @@ class RunFolder:
         return run
 
     @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
     def experiment(self) -> ExperimentFolder:
         """The experiment whose `all_docs_runs/` (or the like) holds this run.
 
@@ -73,14 +80,6 @@ class RunFolder:
         """
         inside = self.path.parent.name in RUNS_FOLDERS
         return ExperimentFolder(self.path.parent.parent if inside else self.path)
-
-    @property
-    def experiment_log(self) -> Path:
-        return self.path / "experiment_log.json"
-
-    @property
-    def text_log(self) -> Path:
-        return self.path / "experiment.log"
 
     @property
     def owner_file(self) -> Path:
@@ -152,14 +151,14 @@ class RunFolder:
 
     def unfinished(self) -> list[Path]:
         """What killed writers left behind, anywhere in the run."""
-        return sorted(self.path.rglob(f"{TEMPORARY_PREFIX}*"))
+        return sorted(self.path.rglob(f"{atomic.TEMPORARY_PREFIX}*"))
 
     def claim(self) -> ownership.Owner:
         """Make this process the owner; raises RunOwnedError if another live one is."""
         owner = ownership.claim(self.owner_file)
         for folder in (self.path, self.eval_results, self.saved_objects, self.eval_datasets):
             if folder.is_dir():
-                remove_temporaries(folder)
+                atomic.remove_temporaries(folder)
         return owner
 
     def release(self) -> None:
@@ -175,11 +174,11 @@ class RunFolder:
 
         Raises FileExistsError if that checkpoint is there already.
         """
-        return writing_folder(self.checkpoint(name))
+        return atomic.writing_folder(self.checkpoint(name))
 
     def writing_tokenizer(self) -> AbstractContextManager[Path]:
         """A temporary folder that becomes `tokenizer.json/` when the body succeeds."""
-        return writing_folder(self.tokenizer)
+        return atomic.writing_folder(self.tokenizer)
 
     def write_evaluation(
         self,
@@ -205,7 +204,7 @@ class RunFolder:
         )
         evaluation_files.check(evaluation)
         evaluation_files.write_records(self.records(name), records)
-        write_json(self.evaluation(name), evaluation.to_json())
+        atomic.write_json(self.evaluation(name), evaluation.to_json())
         return self.evaluation(name)
 
     def read_evaluation(self, name: str) -> evaluation_files.Evaluation:
@@ -224,20 +223,22 @@ class RunFolder:
         functions: Sequence[Mapping[str, Any]],
     ) -> Path:
         """Write what a set asks, and the metrics that it asks for; nested values become JSON."""
-        with writing_folder(self.eval_dataset(set_name)) as folder:
+        with atomic.writing_folder(self.eval_dataset(set_name)) as folder:
             dataset_files.save(folder / "eval_dataset", dataset_files.columns_of(rows))
-            write_json(folder / "eval_functions.json", [dict(function) for function in functions])
+            atomic.write_json(
+                folder / "eval_functions.json", [dict(function) for function in functions]
+            )
         return self.eval_dataset(set_name)
 
     def save_train_set(self, columns: Mapping[str, Sequence[Any]]) -> str:
         """Write the windows; returns their digest, for `log_dict.train_set_digest`."""
-        with writing_folder(self.train_set) as folder:
+        with atomic.writing_folder(self.train_set) as folder:
             dataset_files.save(folder, columns)
         return dataset_files.digest(self.train_set)
 
     def save_train_set_documents(self, columns: Mapping[str, Sequence[Any]]) -> str:
         """Write the rows exactly as trained; returns their digest."""
-        with writing_folder(self.train_set_documents) as folder:
+        with atomic.writing_folder(self.train_set_documents) as folder:
             dataset_files.save(folder, columns)
         return dataset_files.digest(self.train_set_documents)
 
@@ -247,10 +248,8 @@ class RunFolder:
 
 
 @dataclass(frozen=True)
-class ExperimentFolder:
+class ExperimentFolder(_Folder):
     """One experiment: its data set, its runs, its jobs."""
-
-    path: Path
 
     @classmethod
     def create(cls, outputs: Path, experiment_name: str) -> ExperimentFolder:
@@ -259,20 +258,8 @@ class ExperimentFolder:
         return cls(naming.create_stamped(outputs, experiment_name))
 
     @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
     def structured_dataset(self) -> Path:
         return self.path / STRUCTURED_DATASET
-
-    @property
-    def experiment_log(self) -> Path:
-        return self.path / "experiment_log.json"
-
-    @property
-    def text_log(self) -> Path:
-        return self.path / "experiment.log"
 
     @property
     def cleanups(self) -> Path:
