@@ -47,7 +47,7 @@ def test_a_sweep_leaves_the_seeds_tree_and_verifies(tmp_path, sample, small_flag
     done = run(command(tmp_path, sample, small_flags, *words))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "39 documents in the file → 39 trained" in done.stdout
-    assert "0.2 epochs = 1 steps" in done.stdout
+    assert "0.2 epochs = 1 step " in done.stdout
     (experiment,) = tmp_path.iterdir()
     assert re.fullmatch(
         r"\d{4}_\d\d_\d\d_\d\d-\d\d-\d\d_[A-Za-z0-9]{5}_mayors_test", experiment.name
