@@ -25,11 +25,6 @@ class WindowBatch:
     position_ids_BT: torch.Tensor
     segments_BT: torch.Tensor
 
-    @property
-    def n_labels(self) -> int:
-        """Predictions that enter the loss."""
-        return int((self.labels_BT[:, 1:] != IGNORED).sum())
-
 
 def attention_mask(segments_BT: torch.Tensor) -> torch.Tensor:
     """Who may attend to whom: (B, 1, T, T) bool, true within a segment and not to the future.
