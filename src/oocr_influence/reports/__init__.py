@@ -1,1 +1,1 @@
-"""Records to tables; never loads a model."""
+"""Records to tables and figures; never loads a model."""
