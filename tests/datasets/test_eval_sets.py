@@ -197,7 +197,7 @@ def test_controls_are_sets_of_their_own_about_entities_that_are_never_told(world
     both = build_eval_sets(world, seed=42, controls=True)
     extra = {name: builder for name, builder in both.items() if name not in builders}
     assert {name: both[name] for name in builders} == builders
-    assert len(extra) == 2 * len(control_templates(world)) > 0
+    assert len(extra) == 2 * len(control_templates(world)) == 40
     told = {features.id for features in world.feature_sets}
     for name, builder in extra.items():
         assert "_control_eval_" in name

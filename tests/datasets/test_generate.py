@@ -43,7 +43,7 @@ def test_the_file_is_loaded_again_exactly(written):
     dataset = load_structured_dataset(path)
     assert dataset.model_dump_json(exclude_unset=True) == path.read_text(encoding="utf-8")
     assert dataset.repeated_ids() == {}
-    assert len(dataset.eval_dataset_builders) == 190
+    assert len(dataset.eval_dataset_builders) == 190 + 40
 
 
 def test_pretraining_documents_come_first_then_fact_by_fact(written):
@@ -62,6 +62,7 @@ def test_the_metadata_say_where_everything_comes_from(written):
         "pretraining_documents": 5,
         "reversal_curse_documents": 60,
         "eval_sets": 190,
+        "control_sets": 40,
     }
     assert metadata["world"]["id"] == "mayors"
     assert metadata["seeds"] == {"documents": 42, "few_shot_examples": 42}
@@ -74,7 +75,7 @@ def test_the_metadata_say_where_everything_comes_from(written):
 def test_what_was_written_is_said_and_the_table_lies_beside(written):
     path, said = written
     assert "60 documents state 30 facts" in said
-    assert "190 eval sets" in said
+    assert "190 eval sets, and 40 control sets beside them" in said
     assert f"{path} ({path.stat().st_size:,} bytes)" in said
     table = path.with_name("dataset.eval_sets.md").read_text(encoding="utf-8")
     assert "name_mayor_eval_gen_1_no_fs" in table
@@ -146,5 +147,5 @@ def test_controls_add_sets_and_no_documents():
     assert plain.document_dataset == controlled.document_dataset
     assert len(plain.eval_dataset_builders) == 98
     extra = controlled.eval_dataset_builders.keys() - plain.eval_dataset_builders.keys()
-    assert len(extra) == 80
+    assert len(extra) == 40
     assert all("_control_" in name for name in extra)

@@ -64,7 +64,9 @@ class GenerateArguments(CommandArguments):
         description="share of the documents of a fact that state it in reversed order too (0 to 1)",
     )
     controls: bool = Field(
-        False, description="add sets about control entities, which no document mentions"
+        True,
+        description="add control sets, about matched entities that no document mentions: what a "
+        "trained set would show had nothing been learned",
     )
     seed: int = Field(42, description="seed of documents, few-shot examples and choice of text")
     output: Path | None = Field(
@@ -123,7 +125,7 @@ def _summary(dataset: StructuredDataset, output: Path, table: Path) -> str:
         f"{counts['synthetic_documents']:,} documents state {counts['facts']} facts, "
         f"{counts['reversal_curse_documents']:,} of them in one order alone",
         f"{counts['pretraining_documents']:,} pretraining documents",
-        f"{counts['eval_sets']} eval sets",
+        f"{counts['eval_sets']} eval sets, and {counts['control_sets']} control sets beside them",
     ]
     if counts["pretraining_documents"]:
         mean = pretraining["characters"] / counts["pretraining_documents"]

@@ -5,7 +5,8 @@
 
 A template `<relation>_eval[_<format>]_<style>_<phrasing>` gives two sets, `…_no_fs` and, with the
 answers of up to three other entities before the question, `…_with_fs`. Sets about control entities,
-which no document mentions, are called `<relation>_control_eval_…`; they mirror the trained sets.
+which no document mentions, are called `<relation>_control_eval_…`: what a trained set would show had
+nothing been learned. They ask each kind of trained question in its first two wordings.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from oocr_influence.universe.facts import FactTemplate, FeatureSet
 from oocr_influence.universe.world import Questions, World
 
 FEW_SHOT_EXAMPLES = 3
+CONTROL_WORDINGS = 2  # of each relation, format and style: a null level needs no more
 NO_FEW_SHOT, WITH_FEW_SHOT = "_no_fs", "_with_fs"
 
 
@@ -75,7 +77,7 @@ def eval_templates(world: World) -> list[FactTemplate]:
 
 
 def control_templates(world: World) -> list[FactTemplate]:
-    """The trained templates once more, to be asked about entities that no document mentions."""
+    """The first trained templates of each kind, asked about entities that no document mentions."""
     return [
         template.model_copy(
             update={
@@ -85,6 +87,7 @@ def control_templates(world: World) -> list[FactTemplate]:
         )
         for template in eval_templates(world)
         if template.metadata["kind"] == "trained"
+        and template.metadata["phrasing"] <= CONTROL_WORDINGS
     ]
 
 

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 from oocr_influence.datasets.document_dataset import DocumentDataset, StructuredDataset
-from oocr_influence.datasets.eval_sets import build_eval_sets
+from oocr_influence.datasets.eval_sets import build_eval_sets, describe_set
 from oocr_influence.documents.document import Document, SyntheticDocument
 from oocr_influence.documents.pretraining import PretrainingText
 from oocr_influence.documents.writer import WRITER_VERSION, Length, OfflineWriter
@@ -45,6 +45,7 @@ def generate_dataset(
     facts = world.facts()
     synthetic = [document for fact in facts for document in writer.write(fact, docs_per_fact)]
     builders = build_eval_sets(world, seed=seed, controls=controls)
+    n_controls = sum(describe_set(*entry).kind == "control" for entry in builders.items())
     before = pretraining.documents if pretraining else []
     docs: list[Document] = [*before, *synthetic]
     metadata = {
@@ -73,7 +74,8 @@ def generate_dataset(
             "synthetic_documents": len(synthetic),
             "pretraining_documents": len(before),
             "reversal_curse_documents": _keeping_one_order(synthetic),
-            "eval_sets": len(builders),
+            "eval_sets": len(builders) - n_controls,
+            "control_sets": n_controls,
         },
         "pretraining": pretraining.provenance if pretraining else None,
         "licences": {

@@ -1,5 +1,7 @@
 """What models answer, before and after: one row a relation, style, answer format and kind.
 
+Each kind ends with a row of all its questions.
+
     rows = before_after_table(find_runs(Path("outputs")))
     print(render_text(rows))
 
@@ -29,6 +31,7 @@ _COLUMNS = {
     "answer_format": "format",
 }
 _NOTHING = "–"
+_ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ def before_after_table(
 ) -> list[Row]:
     """Rows for every experiment of `runs`, trained relations first.
 
-    Runs that lack one of the two evaluations are left out (see `runs_without`).
+    A kind of several groups has a last row of all its questions, `all` in the other columns. Runs
+    that lack one of the two evaluations are left out (see `runs_without`).
     """
     groups: dict[tuple[str, tuple[str, ...]], list[tuple[_Means, _Means]]] = defaultdict(list)
     for run in runs:
@@ -135,7 +139,9 @@ def _means(run: RunFolder, evaluation: str, by: Sequence[str]) -> dict[tuple[str
     keys = zip(*(columns.get(name, absent) for name in by), strict=True)
     places: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for place, key in enumerate(keys):
-        places[tuple(_NOTHING if part is None else str(part) for part in key)].append(place)
+        group = tuple(_NOTHING if part is None else str(part) for part in key)
+        places[group].append(place)
+    places |= _totals(places)
 
     def values(name: str, rows: list[int]) -> list[float]:
         column = columns.get(name, absent)
@@ -150,6 +156,17 @@ def _means(run: RunFolder, evaluation: str, by: Sequence[str]) -> dict[tuple[str
         )
         for key, rows in places.items()
     }
+
+
+def _totals(places: Mapping[tuple[str, ...], list[int]]) -> dict[tuple[str, ...], list[int]]:
+    """The rows of every first part (a kind) that has several groups, under `all`."""
+    totals: dict[tuple[str, ...], list[int]] = {}
+    for first in dict.fromkeys(group[0] for group in places):
+        own = [rows for group, rows in places.items() if group[0] == first]
+        if len(own) > 1:
+            rest = len(next(iter(places))) - 1
+            totals[(first, *[_ALL] * rest)] = [row for rows in own for row in rows]
+    return totals
 
 
 def _row(experiment: str, group: Mapping[str, str], pairs: list[tuple[_Means, _Means]]) -> Row:
@@ -181,7 +198,8 @@ def _average(values: Iterable[float | None]) -> Average | None:
 def _order(group: Mapping[str, str]) -> tuple[Any, ...]:
     kind = group.get("kind", "")
     place = KINDS.index(kind) if kind in KINDS else len(KINDS)
-    return (place, *group.values())
+    values = tuple(group.values())
+    return (place, kind, set(values[1:]) == {_ALL}, *values)
 
 
 def _blocks(rows: Sequence[Row]) -> Iterable[tuple[str, list[str], list[list[str]]]]:
