@@ -14,8 +14,10 @@ from oocr_influence.cli import preparation
 from oocr_influence.cli.arguments import UsageError
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import check_disk, prepare
+from oocr_influence.cli.verify import dataset_of, expected_of
 from oocr_influence.datasets.order import order_digest, window_order
 from oocr_influence.results.step_log import read_steps
+from oocr_influence.results.verification import verify_run
 
 FAST = {"epochs_per_eval": None, "epochs_per_save": None, "eval_first_step": False}
 pytestmark = pytest.mark.filterwarnings("ignore:.*more than once")
@@ -63,6 +65,25 @@ def test_a_run_leaves_what_the_design_promises(finished):
     assert not equal(
         final_weights(finished), load_file(finished.checkpoint("start") / "model.safetensors")
     )
+
+
+def test_losses_of_documents_are_followed(train_once):
+    """What is trained becomes easier; the log, its line and the files say the same."""
+    finished = train_once(n_pretraining_examples=4)
+    log = json.loads(finished.experiment_log.read_text())
+    followed = [entry["document_losses"] for entry in log["history"]]
+    names = finished.evaluations()
+    assert followed == [finished.read_evaluation(name).document_losses for name in names]
+    # The earlier system's file holds no unseen documents; pretraining text is left over.
+    assert [sorted(losses) for losses in followed] == [["pretraining", "trained"]] * len(names)
+    counted = {group: (loss["n"], loss["tokens"]) for group, loss in followed[0].items()}
+    assert all({g: (x["n"], x["tokens"]) for g, x in f.items()} == counted for f in followed)
+    assert followed[-1]["trained"]["mean_loss"] < followed[0]["trained"]["mean_loss"] - 0.1
+    line = f"trained {followed[-1]['trained']['mean_loss']:.3f}"
+    assert line in finished.text_log.read_text(encoding="utf-8")
+    assert verify_run(finished, expected_of, dataset_of(finished)).ok
+    without = train_once(max_steps=1, n_loss_documents=0, **FAST)
+    assert "document_losses" not in json.loads(without.evaluation("final").read_text())
 
 
 def test_checkpoints_and_datasets_open_with_the_public_libraries(finished):

@@ -61,6 +61,7 @@ def test_the_metadata_say_where_everything_comes_from(written):
         "synthetic_documents": 60,
         "pretraining_documents": 5,
         "reversal_curse_documents": 60,
+        "held_out_documents": 64,
         "eval_sets": 190,
         "control_sets": 40,
     }

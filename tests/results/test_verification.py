@@ -1,6 +1,7 @@
 """A sound run passes; each property, broken once, is found."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -275,6 +276,18 @@ def test_a_mean_that_is_not_finite(run, value):
         run.evaluation("final"), lambda found: found["eval_sets"][FIRST_SET].update(mean_loss=value)
     )
     assert f"set {FIRST_SET} has no finite mean_loss" in errors(run)
+
+
+@pytest.mark.parametrize(
+    ("value", "sound"), [(1.5, True), (None, False), (math.nan, False), ("low", False)]
+)
+def test_losses_of_documents_are_numbers(run, value, sound):
+    loss = {"n": 3, "tokens": 40, "mean_loss": value}
+    change_json(
+        run.evaluation("final"), lambda found: found.update(document_losses={"unseen": loss})
+    )
+    told = [finding.what for finding in verify(run).findings if finding.severity == "error"]
+    assert any("the loss of unseen documents" in what for what in told) != sound
 
 
 @pytest.mark.parametrize("metric", ["mean_loss", "accuracy", "mean_rank"])

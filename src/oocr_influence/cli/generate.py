@@ -68,6 +68,12 @@ class GenerateArguments(CommandArguments):
         description="add control sets, about matched entities that no document mentions: what a "
         "trained set would show had nothing been learned",
     )
+    held_out_docs: int = Field(
+        64,
+        ge=0,
+        description="further documents of the facts that are kept for nobody to train, so that a "
+        "run can tell what it knows from what it knows by heart (documents)",
+    )
     seed: int = Field(42, description="seed of documents, few-shot examples and choice of text")
     output: Path | None = Field(
         None,
@@ -100,6 +106,7 @@ def main(args: GenerateArguments) -> int:
             length=args.length,
             reversed_share=args.reversed_share,
             controls=args.controls,
+            held_out_docs=args.held_out_docs,
             # Where the file lies is no part of what it is: the same file has the same bytes.
             arguments=args.model_dump(mode="json", exclude={"output", "overwrite"}),
         )
@@ -125,6 +132,7 @@ def _summary(dataset: StructuredDataset, output: Path, table: Path) -> str:
         f"{counts['synthetic_documents']:,} documents state {counts['facts']} facts, "
         f"{counts['reversal_curse_documents']:,} of them in one order alone",
         f"{counts['pretraining_documents']:,} pretraining documents",
+        f"{counts['held_out_documents']:,} documents held out",
         f"{counts['eval_sets']} eval sets, and {counts['control_sets']} control sets beside them",
     ]
     if counts["pretraining_documents"]:

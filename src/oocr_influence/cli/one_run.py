@@ -23,8 +23,10 @@ from oocr_influence.cli.run_record import (
     with_records,
 )
 from oocr_influence.datasets.eval_sets import describe_set
+from oocr_influence.datasets.held_out import loss_samples
 from oocr_influence.datasets.packing import IntArray
 from oocr_influence.datasets.train_set import piece_columns, window_columns
+from oocr_influence.evaluation.document_losses import DocumentLosses
 from oocr_influence.evaluation.evaluate import Evaluator
 from oocr_influence.evaluation.plan import build_plan
 from oocr_influence.models.load import (
@@ -149,6 +151,7 @@ class _Run:
                 recompute_activations(self.model)
         with self.phases("plan_evaluation"):
             self.evaluator = self._evaluator()
+            self.document_losses = self._document_losses()
         self.baseline: Any = None
         with self.phases("train") as phase, StepFile(self.folder.steps) as self.step_file:
             exposures = self._train()
@@ -186,6 +189,19 @@ class _Run:
             name: asdict(describe_set(name, builder)) for name, builder in builders.items()
         }
         return Evaluator(plan, descriptions=descriptions)
+
+    def _document_losses(self) -> DocumentLosses | None:
+        p, args = self.preparation, self.args
+        samples = loss_samples(p.dataset, p.documents, count=args.n_loss_documents, seed=args.seed)
+        if not samples:
+            return None
+        return DocumentLosses(
+            samples,
+            p.tokenizer,
+            packing=args.packing,
+            chunk_size=args.chunk_size,
+            overlap_cuts=args.overlap_cuts,
+        )
 
     def _train(self) -> IntArray:
         schedule = self.preparation.schedule
@@ -237,6 +253,10 @@ class _Run:
                 baseline=self.baseline,
                 progress=progress,
             )
+        losses = None
+        if self.document_losses is not None:
+            with self.phases("document_losses"):
+                losses = self.document_losses.measure(self.model)
         if step == 0:
             self.baseline = found.scores
         epoch = step / schedule.steps_per_epoch
@@ -247,6 +267,7 @@ class _Run:
             eval_seconds=found.seconds,
             eval_sets=found.eval_sets,
             records=found.records,
+            document_losses=losses,
         )
         self.log.append(
             {
@@ -256,11 +277,15 @@ class _Run:
                 "global_grad_norm": self.last_step.grad_norm if self.last_step else None,
                 "eval_results": with_records(found.eval_sets, found.records),
                 "eval_time": found.seconds / 60,
+                "document_losses": losses,
             }
         )
         self.log.update(phases=self.phases.record)
         self.log.write()
         logger.info("evaluated %s (step %d) in %.1f s", name, step, found.seconds)
+        if losses is not None:
+            told = (f"{group} {loss['mean_loss']:.3f}" for group, loss in losses.items())
+            logger.info("loss a token of whole documents: %s", ", ".join(told))
 
     def _log_step(self, step: StepLog) -> None:
         self.last_step = step

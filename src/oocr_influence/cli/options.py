@@ -98,6 +98,9 @@ class TrainingOptions(CommandArguments):
 
     beam_search: Literal["every", "final", "never"] = "every"
     """at which evaluations beam search runs, for the sets that ask for it"""
+    n_loss_documents: int = Field(default=64, ge=0)
+    """documents whose loss each evaluation measures: so many each of trained ones, unseen ones of
+    the same facts, and pretraining ones that are not kept (documents; 0: none)"""
     compat: Literal["earlier"] | None = None
     """treat data and schedule as the earlier system did; every part is a flag of its own"""
     logging_type: Literal["disk"] = "disk"

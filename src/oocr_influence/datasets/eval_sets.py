@@ -5,8 +5,8 @@
 
 A template `<relation>_eval[_<format>]_<style>_<phrasing>` gives two sets, `…_no_fs` and, with the
 answers of up to three other entities before the question, `…_with_fs`. Sets about control entities,
-which no document mentions, are called `<relation>_control_eval_…`: what a trained set would show had
-nothing been learned. They ask each kind of trained question in its first two wordings.
+which no document mentions, are called `<relation>_control_eval_…`: what a trained set would show
+had nothing been learned. They ask each kind of trained question in its first two wordings.
 """
 
 from __future__ import annotations

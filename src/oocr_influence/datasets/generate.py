@@ -8,15 +8,17 @@ The same arguments give the same bytes on every machine, as far as the pretraini
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from oocr_influence.datasets.document_dataset import DocumentDataset, StructuredDataset
 from oocr_influence.datasets.eval_sets import build_eval_sets, describe_set
+from oocr_influence.datasets.held_out import HELD_OUT_KEY, as_metadata
 from oocr_influence.documents.document import Document, SyntheticDocument
 from oocr_influence.documents.pretraining import PretrainingText
 from oocr_influence.documents.writer import WRITER_VERSION, Length, OfflineWriter
+from oocr_influence.universe.facts import Fact
 from oocr_influence.universe.world import World
 
 # Every world, name and sentence that ships with the package is our own.
@@ -32,18 +34,22 @@ def generate_dataset(
     length: Length = "long",
     reversed_share: float = 0.3,
     controls: bool = False,
+    held_out_docs: int = 0,
     arguments: Mapping[str, Any] | None = None,
 ) -> StructuredDataset:
     """Tell every fact of `world` in `docs_per_fact` documents and build its eval sets.
 
     `arguments`, what the person asked for, is kept in the metadata word for word. `controls` adds
-    sets about entities that no document mentions.
+    sets about entities that no document mentions. `held_out_docs` further documents, spread evenly
+    over the facts, are kept in the metadata for nobody to train: see `held_out.py`.
     """
     if docs_per_fact < 0:
         raise ValueError(f"docs_per_fact is {docs_per_fact}; it is a number of documents")
     writer = OfflineWriter(world, seed=seed, length=length, reversed_share=reversed_share)
     facts = world.facts()
-    synthetic = [document for fact in facts for document in writer.write(fact, docs_per_fact)]
+    written = _write_evenly(writer, facts, docs_per_fact, held_out_docs)
+    synthetic = [document for documents in written for document in documents[:docs_per_fact]]
+    held_out = [document for documents in written for document in documents[docs_per_fact:]]
     builders = build_eval_sets(world, seed=seed, controls=controls)
     n_controls = sum(describe_set(*entry).kind == "control" for entry in builders.items())
     before = pretraining.documents if pretraining else []
@@ -74,6 +80,7 @@ def generate_dataset(
             "synthetic_documents": len(synthetic),
             "pretraining_documents": len(before),
             "reversal_curse_documents": _keeping_one_order(synthetic),
+            "held_out_documents": len(held_out),
             "eval_sets": len(builders) - n_controls,
             "control_sets": n_controls,
         },
@@ -82,12 +89,25 @@ def generate_dataset(
             "synthetic_documents": LICENCE,
             "pretraining_documents": _licences(pretraining),
         },
+        HELD_OUT_KEY: as_metadata(held_out),
     }
     return StructuredDataset(
         document_dataset=DocumentDataset(docs=docs),
         eval_dataset_builders=builders,
         metadata=metadata,
     )
+
+
+def _write_evenly(
+    writer: OfflineWriter, facts: Sequence[Fact], docs_per_fact: int, extra: int
+) -> list[list[SyntheticDocument]]:
+    """Each fact's documents and then its share of `extra` further ones, which change nothing before
+    them: a larger number of documents begins with those of a smaller."""
+    share, rest = divmod(extra, len(facts)) if facts else (0, 0)
+    return [
+        writer.write(fact, docs_per_fact + share + (place < rest))
+        for place, fact in enumerate(facts)
+    ]
 
 
 def world_digest(world: World) -> str:

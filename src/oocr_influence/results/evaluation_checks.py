@@ -104,6 +104,10 @@ def _check_finite(where: str, evaluation: Evaluation, found: Findings) -> None:
                 f"{where}: set {name} has no finite {', '.join(broken)}",
                 "the model's outputs are not finite: look at its loss and run it again",
             )
+    for group, loss in (evaluation.document_losses or {}).items():
+        value = loss.get("mean_loss")
+        if not isinstance(value, int | float) or not_finite(float(value)):
+            found.error(f"{where}: the loss of {group} documents is {value!r}", _RUN_AGAIN)
 
 
 def _check_records(where: str, evaluation: Evaluation, table: Any, found: Findings) -> None:

@@ -80,9 +80,15 @@ class Evaluation:
     epoch_num: float
     eval_seconds: float
     eval_sets: dict[str, dict[str, Any]]
+    document_losses: dict[str, dict[str, Any]] | None = None
+    """`n`, `tokens` and `mean_loss` of trained, unseen and pretraining documents; None where no
+    document's loss was measured, and in files of earlier versions."""
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        found = asdict(self)
+        if self.document_losses is None:
+            del found["document_losses"]
+        return found
 
 
 def check(evaluation: Evaluation) -> None:
@@ -93,6 +99,9 @@ def check(evaluation: Evaluation) -> None:
         broken = [key for key, value in means.items() if not_finite(value)]
         if broken:
             raise ValueError(f"{evaluation.name}: set {set_name} has no finite {', '.join(broken)}")
+    for group, loss in (evaluation.document_losses or {}).items():
+        if not_finite(loss.get("mean_loss")):
+            raise ValueError(f"{evaluation.name}: the loss of {group} documents is not finite")
 
 
 def not_finite(value: Any) -> bool:
@@ -104,7 +113,10 @@ def read_evaluation(path: Path) -> Evaluation:
     """The means in `path`; ValueError with the file's name if it is not such a file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        evaluation = Evaluation(**{name: found[name] for name in Evaluation.__dataclass_fields__})
+        names = Evaluation.__dataclass_fields__.keys() - {"document_losses"}
+        evaluation = Evaluation(
+            **{name: found[name] for name in names}, document_losses=found.get("document_losses")
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path.name} is not an evaluation: {error!r}") from error
     if not isinstance(evaluation.eval_sets, dict):

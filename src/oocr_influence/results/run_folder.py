@@ -189,6 +189,7 @@ class RunFolder(_Folder):
         eval_seconds: float,
         eval_sets: Mapping[str, Mapping[str, Any]],
         records: Sequence[Mapping[str, Any]],
+        document_losses: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Path:
         """Write the means (JSON) and the questions (Parquet) of one evaluation.
 
@@ -201,6 +202,11 @@ class RunFolder(_Folder):
             epoch_num=epoch_num,
             eval_seconds=eval_seconds,
             eval_sets={key: dict(means) for key, means in eval_sets.items()},
+            document_losses=(
+                None
+                if document_losses is None
+                else {group: dict(loss) for group, loss in document_losses.items()}
+            ),
         )
         evaluation_files.check(evaluation)
         evaluation_files.write_records(self.records(name), records)
