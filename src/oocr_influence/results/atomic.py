@@ -88,6 +88,15 @@ def plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no plain JSON form: {value!r:.100}")
 
 
+def link_file(source: Path, path: Path) -> None:
+    """Make `path` another name of `source`'s bytes, or a copy where links cannot be, atomically."""
+    with writing_file(path) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
 def remove_temporaries(folder: Path) -> list[Path]:
     """Delete what killed writers left directly in `folder`; the caller owns the folder."""
     left = sorted(folder.glob(TEMPORARY_PREFIX + "*"))
