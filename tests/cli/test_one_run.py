@@ -1,6 +1,7 @@
 """One run through its public door: what it leaves behind, and what changes nothing."""
 
 import json
+import math
 import shutil
 
 import pyarrow.parquet as pq
@@ -84,6 +85,29 @@ def test_losses_of_documents_are_followed(train_once):
     assert verify_run(finished, expected_of, dataset_of(finished)).ok
     without = train_once(max_steps=1, n_loss_documents=0, **FAST)
     assert "document_losses" not in json.loads(without.evaluation("final").read_text())
+
+
+def test_a_metric_of_one_s_own_is_computed_for_every_set(train_once, sample, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from oocr_influence.evaluation.metrics import metric\n"
+        "@metric('bits', columns=['bits'])\n"
+        "def bits(asked):\n"
+        "    path_Q = asked.planned.right_path_Q\n"
+        "    return {'bits': asked.sums.loss_P[path_Q] / 0.6931471805599453}\n",
+        encoding="utf-8",
+    )
+    run = train_once(max_steps=1, metric_files=[own], **FAST)
+    rows = pq.read_table(run.records("final")).to_pylist()
+    for name, means in run.read_evaluation("final").eval_sets.items():
+        bits = [row["bits"] for row in rows if row["set"] == name]
+        assert means["mean_bits"] == pytest.approx(sum(bits) / len(bits))
+        assert means["mean_bits"] == pytest.approx(means["mean_loss"] / math.log(2))
+        asked = json.loads((run.eval_dataset(name) / "eval_functions.json").read_text())
+        assert {"function_name": "bits"} in asked
+    assert json.loads(run.experiment_log.read_text())["args"]["metric_files"] == [str(own)]
+    with pytest.raises(UsageError, match=r"--metric_files: .*nowhere\.py"):
+        prepare(options(sample, metric_files=["nowhere.py"]))
 
 
 def test_checkpoints_and_datasets_open_with_the_public_libraries(finished):

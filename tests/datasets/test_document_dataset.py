@@ -78,7 +78,7 @@ def test_faults_are_named_by_their_path_and_counted(tmp_path, raw):
         (
             lambda raw: raw["eval_dataset_builders"]["name_mayor_eval_qa_1_no_fs"][
                 "metrics"
-            ].append({"function_name": "bleu"}),
+            ].append({"function_name": "beam_search", "num_beams": 0}),
             r"eval_dataset_builders.name_mayor_eval_qa_1_no_fs.metrics\[3\]",
         ),
         (

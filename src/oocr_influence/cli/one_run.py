@@ -28,6 +28,7 @@ from oocr_influence.datasets.packing import IntArray
 from oocr_influence.datasets.train_set import piece_columns, window_columns
 from oocr_influence.evaluation.document_losses import DocumentLosses
 from oocr_influence.evaluation.evaluate import Evaluator
+from oocr_influence.evaluation.metrics import load_metric_files
 from oocr_influence.evaluation.plan import build_plan
 from oocr_influence.models.load import (
     load_model,
@@ -176,7 +177,11 @@ class _Run:
             p.tokenizer.save_pretrained(folder)
 
     def _evaluator(self) -> Evaluator:
-        builders = self.preparation.dataset.eval_dataset_builders
+        own_metrics = load_metric_files(self.args.metric_files)
+        builders = {
+            name: builder.also_asking(own_metrics)
+            for name, builder in self.preparation.dataset.eval_dataset_builders.items()
+        }
         plan = build_plan(builders, self.preparation.tokenizer)
         self.log.update(eval_plan_digest=plan.digest, n_eval_sets=len(builders))
         for name, builder in builders.items():

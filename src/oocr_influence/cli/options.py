@@ -98,6 +98,8 @@ class TrainingOptions(CommandArguments):
 
     beam_search: Literal["every", "final", "never"] = "every"
     """at which evaluations beam search runs, for the sets that ask for it"""
+    metric_files: list[Path] = []
+    """Python files that register metrics of your own, for every set (files; see docs/metrics.md)"""
     n_loss_documents: int = Field(default=64, ge=0)
     """documents whose loss each evaluation measures: so many each of trained ones, unseen ones of
     the same facts, and pretraining ones that are not kept (documents; 0: none)"""
@@ -117,6 +119,11 @@ class TrainingOptions(CommandArguments):
     @classmethod
     def _earlier_spelling(cls, value: Any) -> Any:
         return "warmup_constant" if value == "warmup_constent" else value
+
+    @field_validator("metric_files")
+    @classmethod
+    def _from_anywhere(cls, value: list[Path]) -> list[Path]:
+        return [path.resolve() for path in value]  # a worker may start elsewhere
 
     @field_validator("logging_type", mode="before")
     @classmethod

@@ -15,6 +15,7 @@ from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.datasets.document_dataset import StructuredDataset, load_structured_dataset
 from oocr_influence.datasets.packing import PackedWindows, pack, tokenize_documents
 from oocr_influence.datasets.selection import TrainingDocument, select_documents
+from oocr_influence.evaluation.metrics import load_metric_files
 from oocr_influence.models.load import (
     load_config,
     load_tokenizer,
@@ -111,7 +112,11 @@ def prepare(args: TrainingArgs, *, at_most: bool = False) -> Preparation:
             )
     except FileNotFoundError as error:
         faults.append(str(error))
-    if dataset is None or resolved is None:
+    try:
+        load_metric_files(args.metric_files)
+    except (FileNotFoundError, ValueError) as error:
+        faults.append(f"--metric_files: {error}")
+    if faults or dataset is None or resolved is None:
         raise UsageError("\n       ".join(faults))
     _check_commit(args, resolved)
     available, wanted = len(dataset.pretraining_documents), args.n_pretraining_examples

@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Discriminator, Field, Tag, ValidationError
 
 from oocr_influence.documents.document import Document, PretrainingDocument, SyntheticDocument
 from oocr_influence.universe.facts import FactTemplate, FeatureSet, Record, sha256_hex
@@ -42,7 +43,29 @@ class BeamSearch(Record):
     num_return_sequences: int = Field(default=10, ge=1)
 
 
-Metric = Annotated[AccuracyAndLoss | Ranks | BeamSearch, Field(discriminator="function_name")]
+class OtherMetric(Record):
+    """A metric that this version does not know; computed where one is registered under its name."""
+
+    function_name: str
+
+
+_OTHER_METRIC = "other_metric"
+_METRIC_TAGS = ("accuracy_and_loss", "ranks", "beam_search")
+
+
+def _metric_tag(value: Any) -> str:
+    name = value.get("function_name") if isinstance(value, dict) else None
+    name = getattr(value, "function_name", name)
+    return name if name in _METRIC_TAGS else _OTHER_METRIC
+
+
+Metric = Annotated[
+    Annotated[AccuracyAndLoss, Tag("accuracy_and_loss")]
+    | Annotated[Ranks, Tag("ranks")]
+    | Annotated[BeamSearch, Tag("beam_search")]
+    | Annotated[OtherMetric, Tag(_OTHER_METRIC)],
+    Discriminator(_metric_tag),
+]
 
 
 class EvalPoint(Record):
@@ -82,6 +105,12 @@ class EvalDatasetBuilder(Record):
 
     eval_points: list[EvalPoint]
     metrics: list[Metric]
+
+    def also_asking(self, names: Iterable[str]) -> EvalDatasetBuilder:
+        """The same set, asked for the metrics `names` too."""
+        asked = {metric.function_name for metric in self.metrics}
+        more = [OtherMetric(function_name=name) for name in names if name not in asked]
+        return self.model_copy(update={"metrics": [*self.metrics, *more]}) if more else self
 
 
 class DocumentDataset(Record):
@@ -195,9 +224,8 @@ def _describe_fault(fault: Any) -> str:
 _UNION_TAGS = {
     "synthetic_document",
     "pretraining_document",
-    "accuracy_and_loss",
-    "ranks",
-    "beam_search",
+    *_METRIC_TAGS,
+    _OTHER_METRIC,
 }
 
 

@@ -25,10 +25,18 @@ from oocr_influence.evaluation.beam_search import (
     search_plain,
     set_queries,
 )
-from oocr_influence.evaluation.metrics import question_metrics, set_means, sum_paths
+from oocr_influence.evaluation.metrics import (
+    QuestionBeams,
+    check_finite,
+    own_columns,
+    question_metrics,
+    set_means,
+    sum_paths,
+)
+from oocr_influence.evaluation.metrics.run import warn_of_unknown
 from oocr_influence.evaluation.plain import score_plain
 from oocr_influence.evaluation.plan import EvalPlan, PlannedSet
-from oocr_influence.evaluation.records import QuestionBeams, set_records
+from oocr_influence.evaluation.records import KNOWN_COLUMNS, set_records
 from oocr_influence.evaluation.scores import Scores, model_device
 from oocr_influence.evaluation.tree import probe, score_tree
 from oocr_influence.evaluation.trie import TreeBatch, lay_out
@@ -78,6 +86,7 @@ class Evaluator:
         self._descriptions = descriptions or {}
         self._batches: tuple[int, list[TreeBatch]] | None = None
         self._proved: dict[tuple[Any, ...], bool] = {}
+        warn_of_unknown(plan.sets.values())
 
     def evaluate(
         self,
@@ -107,22 +116,21 @@ class Evaluator:
             scores = score_plain(model, self.plan, count)
         sums = sum_paths(self.plan, scores)
         before = None if baseline is None else sum_paths(self.plan, baseline)
-        columns = {
-            name: question_metrics(planned, sums, before)
-            for name, planned in self.plan.sets.items()
-        }
+        for planned in self.plan.sets.values():
+            check_finite(planned, sums)  # before a search that would be for nothing
         found = self._search(model, distinct, use_tree, count)
         eval_sets: dict[str, dict[str, float | int | None]] = {}
         records: list[dict[str, Any]] = []
+        own = own_columns(self.plan.sets.values(), KNOWN_COLUMNS)
         for name, planned in self.plan.sets.items():
             beams = None
-            eval_sets[name] = set_means(planned, columns[name])
             if name in queries:
                 beams = self._question_beams(planned, [found[query] for query in queries[name]])
-                eval_sets[name] |= _beam_means(beams)
+            columns = question_metrics(planned, sums, before, beams)
+            eval_sets[name] = set_means(planned, columns)
             description = self._descriptions.get(name, {})
             records += set_records(
-                self.plan, planned, columns[name], sums, scores, beams, description
+                self.plan, planned, columns, sums, scores, beams, description, own
             )
         _warn_of_ties(eval_sets)
         seconds = time.perf_counter() - started
@@ -206,15 +214,6 @@ def _counter(progress: Progress | None, total: int) -> Callable[[int], None]:
             progress(done, total)
 
     return count
-
-
-def _beam_means(beams: list[QuestionBeams]) -> dict[str, float | int | None]:
-    if not beams:
-        return {"beam_found": None, "mean_beam_prob_right": None}
-    return {
-        "beam_found": sum(b.rank is not None for b in beams) / len(beams),
-        "mean_beam_prob_right": sum(b.prob_right for b in beams) / len(beams),
-    }
 
 
 def _warn_of_ties(eval_sets: Mapping[str, Mapping[str, float | int | None]]) -> None:

@@ -41,8 +41,8 @@ IGNORED_LABEL = -100
 class PlannedSet:
     """One set's questions as rows and its candidates as columns.
 
-    A set whose metrics have no `ranks` is scored on its right answers alone: its arrays have one
-    column, whose candidate differs from row to row.
+    A set whose metrics look at right answers alone (`accuracy_and_loss`, `beam_search`) is scored
+    on those alone: its arrays have one column, whose candidate differs from row to row.
     """
 
     name: str
@@ -61,9 +61,13 @@ class PlannedSet:
     accuracy_and_loss: bool
     ranks: bool
     beam_search: BeamSearch | None
+    metrics: Mapping[str, Mapping[str, Any]]
+    """What the file asks for: options by function name."""
+    all_candidates: bool
+    """Whether a column is a candidate."""
 
     def candidate(self, question: int, column: int) -> str:
-        return self.candidates[column] if self.ranks else self.completions[question]
+        return self.candidates[column] if self.all_candidates else self.completions[question]
 
     @property
     def right_path_Q(self) -> Ints:
@@ -155,15 +159,27 @@ def build_plan(
 
 
 class _Paths:
-    """Numbers prefixes and paths as they are first seen."""
+    """Numbers prefixes, and the answers of each, as they are first seen."""
 
     def __init__(self) -> None:
         self.groups: dict[Tokens, int] = {}
-        self.paths: dict[tuple[int, Tokens], int] = {}
+        self.answers: list[dict[Tokens, int]] = []
+        """For each group its answers, numbered from 0."""
 
-    def number(self, prefix: Tokens, answer: Tokens) -> int:
-        group = self.groups.setdefault(prefix, len(self.groups))
-        return self.paths.setdefault((group, answer), len(self.paths))
+    def number(self, row: Row) -> tuple[list[int], list[int]]:
+        """Group of each of the row's pairs, and the number of its answer there."""
+        groups, numbers = [], []
+        last: Tokens | None = None
+        for prefix, answer in zip(row.prefixes, row.answers, strict=True):
+            if prefix is not last:  # a row mostly holds one object
+                last = prefix
+                group = self.groups.setdefault(prefix, len(self.groups))
+                if group == len(self.answers):
+                    self.answers.append({})
+                own = self.answers[group]
+            groups.append(group)
+            numbers.append(own.setdefault(answer, len(own)))
+        return groups, numbers
 
 
 def _plan_set(
@@ -178,6 +194,10 @@ def _plan_set(
     completions = tuple(point.completion for point in points)
     columns = tuple(dict.fromkeys(completions if candidates is None else candidates))
     ranks = any(isinstance(metric, Ranks) for metric in builder.metrics)
+    # A metric that is not known here may look at any candidate.
+    all_candidates = any(
+        not isinstance(metric, AccuracyAndLoss | BeamSearch) for metric in builder.metrics
+    )
     beams = [metric for metric in builder.metrics if isinstance(metric, BeamSearch)]
     missing = sorted(set(completions) - set(columns))
     if missing:
@@ -185,10 +205,9 @@ def _plan_set(
             f"set '{name}': the right answer {missing[0]!r} is not among its candidates "
             f"({len(missing)} such answers); pass the distinct completions of the full file"
         )
-    asked = [columns if ranks else (completion,) for completion in completions]
-    pairs.add((p, c) for p, texts in zip(prompts, asked, strict=True) for c in texts)
-    table = [[pairs.pair(p, c) for c in texts] for p, texts in zip(prompts, asked, strict=True)]
-    shape = (len(points), len(columns) if ranks else 1)
+    asked = [columns if all_candidates else (completion,) for completion in completions]
+    rows = pairs.rows(prompts, asked)
+    shape = (len(points), len(columns) if all_candidates else 1)
     shown = [{answer for _, answer in point.few_shot_examples} for point in points]
     return PlannedSet(
         name=name,
@@ -201,10 +220,8 @@ def _plan_set(
         completions=completions,
         candidates=columns,
         prompt_tokens=tuple(pairs.prompt(prompt) for prompt in prompts),
-        path_QC=np.array(
-            [[paths.number(pair.prefix, pair.answer) for pair in row] for row in table], np.int64
-        ).reshape(shape),
-        merged_QC=np.array([[pair.merged for pair in row] for row in table], bool).reshape(shape),
+        path_QC=path_QC,
+        merged_QC=np.array([row.merged for row in rows], bool).reshape(shape),
         shown_QC=np.array(
             [[text in seen for text in texts] for texts, seen in zip(asked, shown, strict=True)],
             bool,
@@ -215,6 +232,11 @@ def _plan_set(
         accuracy_and_loss=any(isinstance(metric, AccuracyAndLoss) for metric in builder.metrics),
         ranks=ranks,
         beam_search=beams[0] if beams else None,
+        metrics={
+            metric.function_name: metric.model_dump(exclude={"function_name"})
+            for metric in reversed(builder.metrics)  # of two alike the first counts
+        },
+        all_candidates=all_candidates,
     )
 
 

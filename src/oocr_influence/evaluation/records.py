@@ -6,14 +6,19 @@ types that both JSON and Parquet hold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from oocr_influence.evaluation.metrics import QUESTION_METRICS, Columns, PathSums
+from oocr_influence.evaluation.metrics import (
+    BEAM_METRICS,
+    QUESTION_METRICS,
+    SWAPPED_METRICS,
+    Columns,
+    PathSums,
+    QuestionBeams,
+)
 from oocr_influence.evaluation.plan import EvalPlan, PlannedSet
 from oocr_influence.evaluation.scores import Scores
-from oocr_influence.evaluation.tokens import Tokens
 
 DESCRIPTION_COLUMNS = (
     "world",
@@ -24,22 +29,9 @@ DESCRIPTION_COLUMNS = (
     "shots",
     "kind",
 )
-BEAM_METRICS = ("beam_rank", "beam_prob_right")
+METRIC_COLUMNS = (*QUESTION_METRICS, *SWAPPED_METRICS, "completion_swapped")
+KNOWN_COLUMNS = (*METRIC_COLUMNS, *BEAM_METRICS)
 INTEGERS = {"rank", "n_ties", "n_candidates"}
-
-
-@dataclass(frozen=True)
-class QuestionBeams:
-    """The best completions of one question, best first."""
-
-    texts: list[str]
-    tokens: list[Tokens]
-    logprobs: list[float]
-    probs: list[float]
-    rank: int | None
-    """Place of the first completion that gives the right answer, from 1."""
-    prob_right: float
-    """Summed probability of all returned completions that give the right answer."""
 
 
 def set_records(
@@ -50,8 +42,9 @@ def set_records(
     scores: Scores,
     beams: list[QuestionBeams] | None,
     description: Mapping[str, Any],
+    own: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """The set's questions as rows, in order."""
+    """The set's questions as rows, in order; `own` names columns of metrics that are not ours."""
     described = {name: description.get(name) for name in DESCRIPTION_COLUMNS}
     values = {name: column.tolist() for name, column in columns.items()}
     rows = []
@@ -63,22 +56,22 @@ def set_records(
             "prompt": planned.prompts[question],
             "completion": planned.completions[question],
             **described,
-            **{name: _value(name, values.get(name), question) for name in QUESTION_METRICS},
+            **{name: _value(name, values.get(name), question) for name in METRIC_COLUMNS},
             "merged": bool(planned.merged_QC[question, planned.right_Q[question]]),
             "n_merged": int(planned.merged_QC[question].sum()),
             **_answer_tokens(plan, planned, scores, question),
             **_candidates(planned, sums, question),
             **_beams(beams[question] if beams is not None else None),
+            **{name: _value(name, values.get(name), question) for name in own},
         }
         rows.append(row)
     return rows
 
 
-def _value(name: str, values: list[Any] | None, question: int) -> float | int | bool | None:
+def _value(name: str, values: list[Any] | None, question: int) -> Any:
     if values is None or values[question] != values[question]:  # NaN: does not apply
         return None
-    value: float | int | bool = values[question]
-    return int(value) if name in INTEGERS else value
+    return int(values[question]) if name in INTEGERS else values[question]
 
 
 def _answer_tokens(

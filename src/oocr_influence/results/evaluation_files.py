@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from oocr_influence.results.atomic import writing_file
 
-_TEXTS = ("set", "id", "prompt", "completion")
+_TEXTS = ("set", "id", "prompt", "completion", "completion_swapped")
 _ABOUT = ("world", "relation", "answer_format", "style", "kind")
 _COUNTS = (
     "index",
@@ -45,6 +45,10 @@ _METRICS = (
     "rank_without_few_shot",
     "normalised_rank",
     "beam_prob_right",
+    "loss_swapped",
+    "logprob_swapped",
+    "prob_swapped",
+    "rank_swapped",
 )
 _LISTS = {
     "answer_token_ids": pa.int32(),
