@@ -137,7 +137,8 @@ def test_every_label_and_chance_are_in_the_figure(run, tmp_path, monkeypatch):
     for words in (
         *(group.label for group in GROUPS),
         "A title",
-        "a guess: 5.5",
+        "guess: 5.5",
+        "1 = right",
         "epochs of training",
     ):
         assert words in drawn

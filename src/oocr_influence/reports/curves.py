@@ -162,7 +162,7 @@ def _draw_axes(axes: Any, curves: Sequence[Curve], title: str, subtitle: str) ->
     epochs = sorted({point.epoch for curve in curves for point in curve.points})
     chance = max(curve.chance for curve in curves)
     lowest = max(rank for curve in curves for p in curve.points for rank in (*p.set_ranks, chance))
-    axes.set_title(title, loc="left", fontsize=12.5, fontweight="bold", color=_INK, pad=30)
+    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=_INK, pad=30)
     axes.annotate(
         subtitle,
         (0, 1),
@@ -178,21 +178,12 @@ def _draw_axes(axes: Any, curves: Sequence[Curve], title: str, subtitle: str) ->
     axes.set_xticks(whole, [f"{epoch:g}" if epoch else "0\nuntouched" for epoch in whole])
     ranks = range(1, math.floor(lowest) + 1)
     axes.set_yticks(ranks, ["1 = right", *map(str, ranks[1:])])
+    axes.set_yticks([chance], [f"guess: {chance:g}"], minor=True)
     axes.set_xlabel("epochs of training", color=_INK, labelpad=-6)
     axes.set_ylabel(f"mean rank of the right answer, of {2 * chance - 1:g}", color=_INK)
     axes.axhline(chance, color=_PALE, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1)
-    axes.annotate(
-        f"a guess: {chance:g}",
-        ((epochs[0] + epochs[1]) / 2 if epochs[1:] else epochs[0], chance),
-        xytext=(0, -5),
-        textcoords="offset points",
-        ha="center",
-        va="top",
-        color=_PALE,
-        fontsize=9.5,
-    )
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.8, zorder=0)
-    axes.tick_params(length=0, colors=_INK)
+    axes.tick_params(which="both", length=0, colors=_INK)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(_PALE)
