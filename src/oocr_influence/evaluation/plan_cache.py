@@ -108,7 +108,7 @@ def write_plan(folder: Path, plan: EvalPlan) -> None:
     for name in _array_fields(sets):
         arrays = [getattr(planned, name) for planned in sets]
         numbers[f"sets.{name}"] = np.concatenate([array.reshape(-1) for array in arrays])
-    small = {
+    small: dict[str, Any] = {
         name: array.astype(np.int32) if array.dtype == np.int64 else array
         for name, array in numbers.items()
     }
@@ -131,7 +131,7 @@ def read_plan(folder: Path, builders: Mapping[str, EvalDatasetBuilder], tokenize
     sets = {}
     for kept in texts["sets"]:
         builder = builders[kept["values"]["name"]]
-        fields = {
+        fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in kept["values"].items()
         }

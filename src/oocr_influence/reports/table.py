@@ -5,9 +5,10 @@ Each kind ends with a row of all its questions.
     rows = before_after_table(find_runs(Path("outputs")))
     print(render_text(rows))
 
-Numbers come from the questions' own records. The rank is the tie-averaged one, so that a model
-without any opinion stands at chance, (n + 1) / 2 of n candidates. Where an experiment has several
-runs, a number is the mean over them and the standard deviation after ± is that between them.
+Numbers come from the questions' own records, those added by `oocr evaluate` included. The rank is
+the tie-averaged one, so that a model without any opinion stands at chance, (n + 1) / 2 of n
+candidates. Where an experiment has several runs, a number is the mean over them and the standard
+deviation after ± is that between them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from oocr_influence.results.merged_evaluations import is_evaluated, read_merged
 from oocr_influence.results.run_folder import RunFolder
 
 GROUPS = ("kind", "relation", "style", "answer_format")
@@ -85,7 +87,10 @@ def before_after_table(
     for run in runs:
         if _lacks(run, before, after):
             continue
-        first, last = _means(run, before, by), _means(run, after, by)
+        tables = [read_merged(run, name, [*by, *_NUMBERS]).records for name in (before, after)]
+        # Sets that were added later may have been asked at one of the two alone.
+        asked = set.intersection(*(set(table.column("set").to_pylist()) for table in tables))
+        first, last = (_means(table, by, asked) for table in tables)
         for key in last:
             if key in first:
                 groups[run.experiment.name, key].append((first[key], last[key]))
@@ -126,19 +131,18 @@ def render_markdown(rows: Sequence[Row]) -> str:
 
 
 def _lacks(run: RunFolder, *names: str) -> bool:
-    return any(
-        not run.evaluation(name).is_file() or not run.records(name).is_file() for name in names
-    )
+    return not all(is_evaluated(run, name) for name in names)
 
 
-def _means(run: RunFolder, evaluation: str, by: Sequence[str]) -> dict[tuple[str, ...], _Means]:
-    """Each group's means in one evaluation."""
-    table = run.read_records(evaluation, [*by, *_NUMBERS])
+def _means(table: Any, by: Sequence[str], sets: set[str]) -> dict[tuple[str, ...], _Means]:
+    """Each group's means over the questions of `sets` in one evaluation."""
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
     absent: list[Any] = [None] * table.num_rows
     keys = zip(*(columns.get(name, absent) for name in by), strict=True)
     places: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for place, key in enumerate(keys):
+    for place, (key, name) in enumerate(zip(keys, columns["set"], strict=True)):
+        if name not in sets:
+            continue
         group = tuple(_NOTHING if part is None else str(part) for part in key)
         places[group].append(place)
     places |= _totals(places)

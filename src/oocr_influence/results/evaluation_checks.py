@@ -43,6 +43,25 @@ def check_evaluations(
         _check_one(run, evaluation, moment, set_sizes, found)
     for name in sorted(set(present) - {moment.name for moment in expected}):
         found.warning(f"evaluation {name} is none of its schedule", "look where it comes from")
+    for name, suite in run.added_evaluations():
+        _check_added(run, name, suite, found)
+
+
+def _check_added(run: RunFolder, name: str, suite: str, found: Findings) -> None:
+    """One that `oocr evaluate` added: whole, and its means follow from its records."""
+    remedy = "make it anew with `oocr evaluate --again`"
+    faults = Findings(run.name)
+    where = f"added evaluation {run.evaluation(name, suite).name}"
+    try:
+        evaluation = run.read_evaluation(name, suite)
+        table = run.read_records(name, suite=suite)
+    except (FileNotFoundError, ValueError) as error:
+        found.error(f"{where}: {error}", remedy)
+        return
+    _check_finite(where, evaluation, faults)
+    _check_records(where, evaluation, table, faults)
+    for fault in faults.items:
+        found.error(fault.what, remedy)
 
 
 def _check_one(

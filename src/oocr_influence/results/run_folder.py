@@ -11,6 +11,8 @@ Names are the seed's, odd ones included: `tokenizer.json/` and run names in `.js
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -26,6 +28,9 @@ RECORDS = "records_"
 ALL_DOCS_RUNS = "all_docs_runs"
 DATA_MODELING_RUNS = ("data_modeling_runs_train", "data_modeling_runs_test")
 RUNS_FOLDERS = (ALL_DOCS_RUNS, *DATA_MODELING_RUNS)
+SUITE_LETTERS = 16
+# An evaluation that was added later: its checkpoint and the suite that was asked.
+_ADDED = re.compile(rf"(.+)__([0-9a-f]{{{SUITE_LETTERS}}})", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -129,11 +134,13 @@ class RunFolder(_Folder):
         """Where the checkpoint `start`, `e1_s42` or `final` lies."""
         return self.path / f"{CHECKPOINT}{naming.escaped(name)}"
 
-    def evaluation(self, name: str) -> Path:
-        return self.eval_results / f"{EVALUATION}{naming.escaped(name)}.json"
+    def evaluation(self, name: str, suite: str | None = None) -> Path:
+        """Means of an evaluation: the run's own, or one that was added later with `suite`."""
+        return self.eval_results / f"{EVALUATION}{_evaluation_name(name, suite)}.json"
 
-    def records(self, name: str) -> Path:
-        return self.eval_results / f"{RECORDS}{naming.escaped(name)}.parquet"
+    def records(self, name: str, suite: str | None = None) -> Path:
+        """Questions of an evaluation (see `evaluation`)."""
+        return self.eval_results / f"{RECORDS}{_evaluation_name(name, suite)}.parquet"
 
     def eval_dataset(self, set_name: str) -> Path:
         """Holds `eval_dataset/` and `eval_functions.json` of a set."""
@@ -145,9 +152,18 @@ class RunFolder(_Folder):
         return sorted((name.removeprefix(CHECKPOINT) for name in found), key=_by_step)
 
     def evaluations(self) -> list[str]:
-        """Names of the evaluations that are there, in the order of their steps."""
+        """Names of the run's own evaluations that are there, in the order of their steps."""
+        names = [name for name in self._evaluation_names() if not _ADDED.fullmatch(name)]
+        return sorted(names, key=_by_step)
+
+    def added_evaluations(self) -> list[tuple[str, str]]:
+        """Checkpoint and suite of the evaluations that were added later, in the same order."""
+        found = [match for name in self._evaluation_names() if (match := _ADDED.fullmatch(name))]
+        return sorted(((m[1], m[2]) for m in found), key=lambda pair: (_by_step(pair[0]), pair[1]))
+
+    def _evaluation_names(self) -> list[str]:
         found = self.eval_results.glob(f"{EVALUATION}*.json")
-        return sorted((path.stem.removeprefix(EVALUATION) for path in found), key=_by_step)
+        return [path.stem.removeprefix(EVALUATION) for path in found]
 
     def unfinished(self) -> list[Path]:
         """What killed writers left behind, anywhere in the run."""
@@ -190,11 +206,14 @@ class RunFolder(_Folder):
         eval_sets: Mapping[str, Mapping[str, Any]],
         records: Sequence[Mapping[str, Any]],
         document_losses: Mapping[str, Mapping[str, Any]] | None = None,
+        suite: str | None = None,
+        made: Mapping[str, Any] | None = None,
     ) -> Path:
         """Write the means (JSON) and the questions (Parquet) of one evaluation.
 
-        The Parquet comes first, so that means never stand without their questions. Raises
-        ValueError if a mean is not finite or a set has no `n`.
+        The Parquet comes first, so that means never stand without their questions. With `suite`
+        it is one that is added later, in files of its own, and `made` says how. Raises ValueError
+        if a mean is not finite or a set has no `n`.
         """
         evaluation = evaluation_files.Evaluation(
             name=name,
@@ -209,18 +228,36 @@ class RunFolder(_Folder):
             ),
         )
         evaluation_files.check(evaluation)
-        evaluation_files.write_records(self.records(name), records)
-        atomic.write_json(self.evaluation(name), evaluation.to_json())
-        return self.evaluation(name)
+        content = evaluation.to_json() | (
+            {} if made is None else {"made": atomic.plain(dict(made))}
+        )
+        evaluation_files.write_records(self.records(name, suite), records)
+        atomic.write_json(self.evaluation(name, suite), content)
+        return self.evaluation(name, suite)
 
-    def read_evaluation(self, name: str) -> evaluation_files.Evaluation:
+    def adopt_evaluation(self, name: str, means: Path, records: Path) -> None:
+        """Take another run's files of the same evaluation as this run's own: linked, or copied."""
+        atomic.link_file(records, self.records(name))
+        atomic.link_file(means, self.evaluation(name))
+
+    def read_evaluation(self, name: str, suite: str | None = None) -> evaluation_files.Evaluation:
         """The means of one evaluation; raises ValueError if the file is not what it should be."""
-        return evaluation_files.read_evaluation(self.evaluation(name))
+        return evaluation_files.read_evaluation(self.evaluation(name, suite))
 
-    def read_records(self, name: str, columns: Sequence[str] | None = None) -> Any:
+    def read_made(self, name: str, suite: str) -> dict[str, Any]:
+        """How an evaluation was added; empty where its file does not say, or is not there."""
+        try:
+            made = json.loads(self.evaluation(name, suite).read_text(encoding="utf-8"))["made"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return made if isinstance(made, dict) else {}
+
+    def read_records(
+        self, name: str, columns: Sequence[str] | None = None, suite: str | None = None
+    ) -> Any:
         """The questions of one evaluation as a pyarrow Table; `columns` that are not there are
         left out."""
-        return evaluation_files.read_records(self.records(name), columns)
+        return evaluation_files.read_records(self.records(name, suite), columns)
 
     def save_eval_dataset(
         self,
@@ -293,6 +330,11 @@ class ExperimentFolder(_Folder):
 
     def data_modeling_runs(self, split: str) -> Path:
         return self.path / f"data_modeling_runs_{split}"
+
+
+def _evaluation_name(name: str, suite: str | None) -> str:
+    assert suite is None or _ADDED.fullmatch(f"x__{suite}"), suite
+    return naming.escaped(name) + ("" if suite is None else f"__{suite}")
 
 
 def _by_step(name: str) -> tuple[float, str]:
