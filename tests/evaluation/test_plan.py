@@ -108,6 +108,34 @@ def test_each_distinct_text_is_tokenised_once(builders, tokenizers):
     assert len(counting.seen) == len(set(counting.seen))
 
 
+@pytest.mark.parametrize("name", ["bos", "no_bos", "adds_bos"])
+def test_last_words_stand_for_the_whole_text(name, builders, tokenizers):
+    """The short way around gives the tokens of the long one, from fewer texts."""
+    tokenizer = tokenizers[name]
+    short, long = Wrapped(tokenizer), Wrapped(tokenizer)
+    short.backend_tokenizer = tokenizer.backend_tokenizer
+    plans = [build_plan(builders, one) for one in (short, long)]
+    assert plans[0].digest == plans[1].digest
+    texts = {p + c for name in builders if name != "loss_only" for p, c in pairs(builders[name])}
+    assert set(long.seen) >= texts
+    assert len(texts & set(short.seen)) < len(texts) / 2
+
+
+def pairs(builder):
+    answers = [point.completion for point in builder.eval_points]
+    return [(point.prompt, answer) for point in builder.eval_points for answer in answers]
+
+
+@pytest.mark.parametrize("lies", [False, True])
+def test_a_tokenizer_without_words_is_asked_for_every_pair(lies, builders, tokenizers):
+    """Also one whose backend claims words that it does not keep to."""
+    tokenizer = Wrapped(tokenizers["merging"])
+    backend = tokenizers["bos" if lies else "merging"].backend_tokenizer
+    expected = build_plan(builders, tokenizer)
+    tokenizer.backend_tokenizer = backend
+    assert build_plan(builders, tokenizer).digest == expected.digest
+
+
 def test_candidates_are_the_distinct_completions_in_order(plan, builder, tokenizers):
     planned = plan.sets["gen"]
     assert planned.candidates == planned.completions

@@ -28,7 +28,7 @@ from oocr_influence.datasets.document_dataset import (
     Ranks,
     eval_point_id,
 )
-from oocr_influence.evaluation.tokens import PairTokenizer, Tokens
+from oocr_influence.evaluation.tokens import PairTokenizer, Row, Tokens
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -165,6 +165,8 @@ class _Paths:
         self.groups: dict[Tokens, int] = {}
         self.answers: list[dict[Tokens, int]] = []
         """For each group its answers, numbered from 0."""
+        self.tables: list[tuple[Ints, Ints]] = []
+        """For each set the groups and the numbers there of its pairs."""
 
     def number(self, row: Row) -> tuple[list[int], list[int]]:
         """Group of each of the row's pairs, and the number of its answer there."""
@@ -208,6 +210,10 @@ def _plan_set(
     asked = [columns if all_candidates else (completion,) for completion in completions]
     rows = pairs.rows(prompts, asked)
     shape = (len(points), len(columns) if all_candidates else 1)
+    numbered = np.array([paths.number(row) for row in rows], np.int64)
+    numbered = numbered.reshape(shape[0], 2, shape[1])
+    group_QC, path_QC = numbered[:, 0], numbered[:, 1].copy()
+    paths.tables.append((group_QC, path_QC))
     shown = [{answer for _, answer in point.few_shot_examples} for point in points]
     return PlannedSet(
         name=name,
@@ -241,25 +247,33 @@ def _plan_set(
 
 
 def _finish(sets: dict[str, PlannedSet], paths: _Paths, tokenizer: Any) -> EvalPlan:
-    """Renumber paths in the order of their groups, flatten them, and take the digest."""
-    ordered = sorted(paths.paths, key=lambda path: path[0])  # stable: first seen stays first
-    renumbered = np.empty(len(ordered), np.int64)
-    renumbered[[paths.paths[path] for path in ordered]] = np.arange(len(ordered))
-    for planned in sets.values():
-        planned.path_QC[...] = renumbered[planned.path_QC]
-    lengths = np.array([len(answer) for _, answer in ordered], np.int64)
-    group_P = np.array([group for group, _ in ordered], np.int64)
-    first_token_P = np.concatenate([[0], np.cumsum(lengths)])
-    right_P = np.zeros(len(ordered), bool)
+    """Number paths in the order of their groups, flatten them, and take the digest."""
+    first_path_G = np.concatenate([[0], np.cumsum([len(own) for own in paths.answers])])
+    first_path_G = first_path_G.astype(np.int64)
+    for group_QC, path_QC in paths.tables:
+        path_QC += first_path_G[group_QC]
+    flat: dict[tuple[Tokens, ...], tuple[Ints, Ints]] = {}  # questions of a set share answers
+    lengths, tokens = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for own in paths.answers:
+        answers = tuple(own)
+        if answers not in flat:
+            flat[answers] = (
+                np.array([len(answer) for answer in answers], np.int64),
+                np.array([token for answer in answers for token in answer], np.int64),
+            )
+        lengths.append(flat[answers][0])
+        tokens.append(flat[answers][1])
+    length_P = np.concatenate(lengths)
+    right_P = np.zeros(len(length_P), bool)
     for planned in sets.values():
         right_P[planned.right_path_Q] = True
     plan = EvalPlan(
         sets=sets,
         prefixes=tuple(paths.groups),
-        first_path_G=np.searchsorted(group_P, np.arange(len(paths.groups) + 1)),
-        first_token_P=first_token_P,
-        token_E=np.array([token for _, answer in ordered for token in answer], np.int64),
-        right_E=np.repeat(right_P, lengths),
+        first_path_G=first_path_G,
+        first_token_P=np.concatenate([[0], np.cumsum(length_P)]),
+        token_E=np.concatenate(tokens),
+        right_E=np.repeat(right_P, length_P),
         tokenizer=tokenizer,
     )
     return replace(plan, digest=_digest(plan))

@@ -4,6 +4,12 @@ Prompt and completion are tokenised together, as the model read them in training
 at the prompt's own token length. Where the tokenizer merges characters of both into one token, the
 pair is `merged`: the answer then starts at the first token that differs from the prompt's own, so
 that no character of the completion is ever given away as context.
+
+A set of 100 questions among 100 candidates has 10,000 joint texts: to tokenise each takes longer
+than a small model takes to score them. Where the tokenizer cuts texts into words first, the tokens
+of a completion depend on the prompt's last words alone, so each distinct (last words, completion)
+is tokenised once. As a check, every prompt and every completion is also tokenised in full in at
+least one pair; should one differ, all pairs of the set are tokenised in full.
 """
 
 from __future__ import annotations
@@ -74,33 +80,97 @@ def _common_length(first: Tokens, second: Tokens) -> int:
     return length
 
 
+@dataclass(frozen=True)
+class Row:
+    """A prompt's pairs with each completion asked of it, in order."""
+
+    prefixes: tuple[Tokens, ...]
+    answers: tuple[Tokens, ...]
+    merged: tuple[bool, ...]
+
+
+LAST_WORDS = 2  # what follows a text can change its last word, and no earlier one
+
+
 class PairTokenizer:
-    """Tokenises (prompt, completion) pairs, each distinct text and pair once."""
+    """Tokenises prompts with their completions, each distinct text once."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._prompts: dict[str, Tokens] = {}
-        self._pairs: dict[tuple[str, str], Pair | None] = {}
-
-    def add(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Tokenise all pairs that are new, in few calls of the tokenizer."""
-        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._pairs]
-        prompts = [p for p in dict.fromkeys(p for p, _ in new) if p not in self._prompts]
-        self._prompts.update(zip(prompts, encode(self._tokenizer, prompts), strict=True))
-        joint = encode(self._tokenizer, [prompt + completion for prompt, completion in new])
-        for pair, tokens in zip(new, joint, strict=True):
-            self._pairs[pair] = split_pair(self._prompts[pair[0]], tokens)
+        self._tokens: dict[str, Tokens] = {}
 
     def prompt(self, prompt: str) -> Tokens:
-        """The prompt's own tokens, BOS included."""
-        return self._prompts[prompt]
+        """The prompt's own tokens, BOS included, once `rows` has seen it."""
+        return self._tokens[prompt]
 
-    def pair(self, prompt: str, completion: str) -> Pair:
-        """The pair's tokens. Raises ValueError where nothing would be left to read or to score."""
-        pair = self._pairs[prompt, completion]
-        if pair is None:
-            raise ValueError(
-                f"prompt {prompt!r} with completion {completion!r} leaves no token to read before "
-                "the answer, or none to score; the tokenizer has no BOS or merges them into one"
-            )
-        return pair
+    def rows(self, prompts: Sequence[str], asked: Sequence[tuple[str, ...]]) -> list[Row]:
+        """Each prompt with the completions asked of it.
+
+        Raises ValueError where a pair leaves nothing to read or nothing to score.
+        """
+        self._encode(prompts)
+        rows = self._rows_by_last_words(prompts, asked)
+        if rows is None:
+            both = list(zip(prompts, asked, strict=True))
+            self._encode(prompt + text for prompt, texts in both for text in texts)
+            rows = [self._row(prompt, texts) for prompt, texts in both]
+        return rows
+
+    def _encode(self, texts: Iterable[str]) -> None:
+        new = [text for text in dict.fromkeys(texts) if text not in self._tokens]
+        self._tokens.update(zip(new, encode(self._tokenizer, new), strict=True))
+
+    def _row(self, prompt: str, texts: tuple[str, ...]) -> Row:
+        """The row from its joint texts' own tokens."""
+        pairs = []
+        for text in texts:
+            pair = split_pair(self._tokens[prompt], self._tokens[prompt + text])
+            if pair is None:
+                raise ValueError(
+                    f"prompt {prompt!r} with completion {text!r} leaves no token to read before "
+                    "the answer, or none to score; the tokenizer has no BOS or merges them into one"
+                )
+            pairs.append(pair)
+        return Row(
+            tuple(pair.prefix for pair in pairs),
+            tuple(pair.answer for pair in pairs),
+            tuple(pair.merged for pair in pairs),
+        )
+
+    def _rows_by_last_words(
+        self, prompts: Sequence[str], asked: Sequence[tuple[str, ...]]
+    ) -> list[Row] | None:
+        """The rows from the prompts' last words; None where that is not how they are tokenised."""
+        made: dict[tuple[str, tuple[str, ...]], tuple[Tokens, ...]] = {}
+        sample: dict[str, Tokens] = {}  # joint text -> the tokens that its row says it has
+        rows = []
+        for number, (prompt, texts) in enumerate(zip(prompts, asked, strict=True)):
+            tail = self._last_words(prompt)
+            if tail is None:
+                return None
+            sampled = [number % len(texts)]
+            if (tail, texts) not in made:
+                self._encode([tail, *(tail + text for text in texts)])
+                row = self._row(tail, texts)
+                if any(row.merged):
+                    return None
+                made[tail, texts], sampled = row.answers, list(range(len(texts)))
+            own, answers = self._tokens[prompt], made[tail, texts]
+            sample |= {prompt + texts[place]: (*own, *answers[place]) for place in sampled}
+            rows.append(Row((own,) * len(texts), answers, (False,) * len(texts)))
+        self._encode(sample)
+        as_made = all(self._tokens[text] == tokens for text, tokens in sample.items())
+        return rows if as_made else None
+
+    def _last_words(self, prompt: str) -> str | None:
+        """The end of the prompt that can change with what follows it, None if that is unknown."""
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        splitter = getattr(backend, "pre_tokenizer", None)
+        normalizer = getattr(backend, "normalizer", None)
+        if splitter is None or (normalizer and normalizer.normalize_str(prompt) != prompt):
+            return None
+        words = splitter.pre_tokenize_str(prompt)
+        if len(words) <= LAST_WORDS:
+            return None
+        start: int = words[-LAST_WORDS][1][0]
+        return prompt[start:]
