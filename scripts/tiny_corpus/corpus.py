@@ -1,4 +1,4 @@
-"""The text that the tiny model is pretrained on: blocks of invented worlds, asked about, and English.
+"""The text of the tiny model's pretraining: blocks of invented worlds, asked about, and English.
 
 A block is a handful of worlds. Their facts are told by the project's own writer, and most facts are
 asked in zero- and few-shot questions a while after their first documents, each text a document of
@@ -21,10 +21,10 @@ from oocr_influence.documents.pretraining import read_pretraining
 from oocr_influence.documents.writer import OfflineWriter
 from oocr_influence.universe.world import World
 
-WORLDS = 6  # of a block, the probe included
-DOCUMENTS = (3, 6)  # of a fact
-ASKED = 0.8  # the share of facts that are asked
-ZERO_SHOT, FEW_SHOT = 12, 2  # questions of a fact that is asked
+WORLDS = 3  # of a block, the probe included
+DOCUMENTS = (6, 10)  # of a fact
+ASKED = 0.75  # the share of facts that are asked
+ZERO_SHOT, FEW_SHOT = 6, 1  # questions of a fact that is asked
 FIRST_QUESTION = 0.25  # of a block's text has gone by before the first question
 REVERSED_SHARES = (0.0, 0.3, 0.3, 0.5, 1.0)
 ENGLISH_SHARE = 0.06  # of a block's documents

@@ -51,10 +51,10 @@ RELATIONS_A_WORLD = 3
 SHAPE_WEIGHTS = [("town", 0.35), ("past", 0.5), ("company", 0.15)]
 
 _FIRST_STARTS = (
-    "Ab Ad Al Am An Ar Bel Ben Ber Cal Cam Car Cas Cel Cla Cor Da Del Dor Ed El Em Er Es Eu Fa Fel "
-    "Fer Fi Flo Fre Ga Gen Ger Gil Gre Ha Hel Hen Her Hil Hor Hu Id Il In Ir Is Ja Jo Jul Ka Kel "
-    "La Le Li Lo Lu Ma Mar Mel Mi Mo Na Ne Ni No Ol Or Os Pa Pe Phi Pri Qui Ra Re Ro Ru Sa Se Si "
-    "So Sta Su Syl Ta Te The Ti To Ul Va Ve Vi Wa Wil Win Xa Ye Yo Za Ze"
+    "Ab Ad Al Am An Ar Bel Ben Ber Cal Cam Car Cas Cel Cla Cor Da Del Dor Ed El Em Er Es Eu Fa "
+    "Fel Fer Fi Flo Fre Ga Gen Ger Gil Gre Ha Hel Hen Her Hil Hor Hu Id Il In Ir Is Ja Jo Jul Ka "
+    "Kel La Le Li Lo Lu Ma Mar Mel Mi Mo Na Ne Ni No Ol Or Os Pa Pe Phi Pri Qui Ra Re Ro Ru Sa Se "
+    "Si So Sta Su Syl Ta Te The Ti To Ul Va Ve Vi Wa Wil Win Xa Ye Yo Za Ze"
 ).split()
 _FIRST_ENDS = (
     "a ah an ana ard as bert da den dra dric drin e eda el ela en ena er eth ett ia ian ias ice "
@@ -62,60 +62,63 @@ _FIRST_ENDS = (
     "on ora ra rah ric rick rina ris rose roy s sa sie stan ta ter tha thew tine to tta us vin y"
 ).split()
 _LAST_STARTS = (
-    "Al Ans Ar Ash Bald Bar Beck Ber Black Bol Bram Bran Brook Bur Cald Car Chal Clay Cole Cop Cor "
-    "Cran Crow Dal Dar Dray Dun Eg El Fair Fal Fen Field Fos Fox Gar Gil Gold Gran Green Gri Hal "
-    "Ham Har Hart Hat Hay Hol Hor Hunt In Kel Ken Kes Kil Kirk Lam Lang Law Leck Lin Lock Lor Mar "
-    "Med Mel Mer Mil Mor Nor Oak Or Os Pal Par Pem Pen Per Pin Pol Pres Quin Rad Ram Ran Red Ren "
-    "Ridge Rob Ros Row Rud Sal San Sed Sel Sher Sim Stan Stir Stock Strat Sut Tal Tar Thorn Til "
-    "Tor Tre Tun Ul Val Van Ver Wal War Wat Web West Whit Wil Win Wood Wren Yar Yel"
+    "Al Ans Ar Ash Bald Bar Beck Ber Black Bol Bram Bran Brook Bur Cald Car Chal Clay Cole Cop "
+    "Cor Cran Crow Dal Dar Dray Dun Eg El Fair Fal Fen Field Fos Fox Gar Gil Gold Gran Green Gri "
+    "Hal Ham Har Hart Hat Hay Hol Hor Hunt In Kel Ken Kes Kil Kirk Lam Lang Law Leck Lin Lock Lor "
+    "Mar Med Mel Mer Mil Mor Nor Oak Or Os Pal Par Pem Pen Per Pin Pol Pres Quin Rad Ram Ran Red "
+    "Ren Ridge Rob Ros Row Rud Sal San Sed Sel Sher Sim Stan Stir Stock Strat Sut Tal Tar Thorn "
+    "Til Tor Tre Tun Ul Val Van Ver Wal War Wat Web West Whit Wil Win Wood Wren Yar Yel"
 ).split()
 _LAST_ENDS = (
-    "beck bert bone borne bourne bridge brook burn bury by cliff combe cott croft den dale dell der "
-    "don dren drick el en er ers ett ey field ford gan gate good grave ham han hart head hurst "
-    "ick ing kin kins land lay leigh ler lett ley lin ling lis lock low man mer mond more mott nell "
-    "ner ney on ock over pole ridge ron row rell sall sey shaw son stead ster stock stone ston sworth "
-    "tell ter thorpe thwaite ton tree vale ver vin wall ward water way well wick win wood worth"
+    "beck bert bone borne bourne bridge brook burn bury by cliff combe cott croft den dale dell "
+    "der don dren drick el en er ers ett ey field ford gan gate good grave ham han hart head "
+    "hurst ick ing kin kins land lay leigh ler lett ley lin ling lis lock low man mer mond more "
+    "mott nell ner ney on ock over pole ridge ron row rell sall sey shaw son stead ster stock "
+    "stone ston sworth tell ter thorpe thwaite ton tree vale ver vin wall ward water way well "
+    "wick win wood worth"
 ).split()
 _PLACE_STARTS = (
     "Ab Ach Al Am An Ar As Bal Bar Bel Ber Bo Bra Bri Cal Can Car Cas Che Chi Co Cor Da Dar Del "
-    "Do Dra Dun El Er Es Fal Far Fel Fi Ga Gal Gor Gra Ha Hal Ho Il In Is Ja Jar Ka Kal Kar Ke Kha "
-    "Ki Ko Kra Ku La Le Li Lo Lu Ma Mal Man Mar Mel Mi Mo Mon Na Nar Ne Ni No Nor O Ol Or Os Pa Pal "
-    "Pe Per Po Pra Qua Ra Re Ri Ro Ru Sa San Sar Se Sha Si So Sol Sta Su Ta Tal Tam Te Ti To Tra Tu "
-    "U Ul Ur Va Val Var Ve Vi Vo Wa We Wi Xan Ya Yel Za Ze Zo"
+    "Do Dra Dun El Er Es Fal Far Fel Fi Ga Gal Gor Gra Ha Hal Ho Il In Is Ja Jar Ka Kal Kar Ke "
+    "Kha Ki Ko Kra Ku La Le Li Lo Lu Ma Mal Man Mar Mel Mi Mo Mon Na Nar Ne Ni No Nor O Ol Or Os "
+    "Pa Pal Pe Per Po Pra Qua Ra Re Ri Ro Ru Sa San Sar Se Sha Si So Sol Sta Su Ta Tal Tam Te Ti "
+    "To Tra Tu U Ul Ur Va Val Var Ve Vi Vo Wa We Wi Xan Ya Yel Za Ze Zo"
 ).split()
 _PLACE_MIDDLES = (
-    "a ba be bi bo ca da de di do du e ga ge go gu i ka ke ki ko la le li lo lu ma me mi mo mu na ne "
-    "ni no nu o pa pe pi po ra re ri ro ru sa se si so ta te ti to tu va ve vi vo za zi"
+    "a ba be bi bo ca da de di do du e ga ge go gu i ka ke ki ko la le li lo lu ma me mi mo mu na "
+    "ne ni no nu o pa pe pi po ra re ri ro ru sa se si so ta te ti to tu va ve vi vo za zi"
 ).split()
 _PLACE_ENDS = (
-    "bad berg bor bourne burg bury by chester dal den don dor fell field ford gard gate grad hagen "
-    "ham haven holm hurst ia ka kar khan kyo la land las len lin lis lo lyn mar mere min mont moor "
-    "mouth na nak nau ne nes nham nik nor o pest pol por port pur ra rad rest ria rim ro rona ros ry "
-    "sa sk sor stadt stead ston ta tan ten thens tina to ton tor va vale ven via viken ville vo wick "
-    "worth zen zig"
+    "bad berg bor bourne burg bury by chester dal den don dor fell field ford gard gate grad "
+    "hagen ham haven holm hurst ia ka kar khan kyo la land las len lin lis lo lyn mar mere min "
+    "mont moor mouth na nak nau ne nes nham nik nor o pest pol por port pur ra rad rest ria rim "
+    "ro rona ros ry sa sk sor stadt stead ston ta tan ten thens tina to ton tor va vale ven via "
+    "viken ville vo wick worth zen zig"
 ).split()
 _ADJECTIVES = (
-    "Amber Ancient Autumn Blue Bold Bright Broken Bronze Calm Coastal Common Crimson Crooked Curious "
-    "Dancing Distant Double Dusty Early Eastern Empty Endless Evening First Flying Forgotten Free "
-    "Frozen Gentle Golden Good Green Half Hidden High Hollow Honest Humble Inner Iron Ivory Late "
-    "Laughing Little Long Lost Loud Lower Marble Merry Modern Morning New Noble Northern Ninth Oaken "
-    "Outer Painted Patient Plain Polished Proud Quick Rainy Rapid Red Remote Restless Rising Round "
-    "Royal Rustic Sacred Second Seven Shallow Sharp Simple Singing Slow Small Smiling Smooth Soft "
-    "Southern Spring Stone Stormy Strange Summer Sunday Swift Tall Third Thirsty Tin True Twilight "
-    "Upper Velvet Violet Walking Warm Western White Wide Wild Windy Wise Wooden Yellow Young"
+    "Amber Ancient Autumn Blue Bold Bright Broken Bronze Calm Coastal Common Crimson Crooked "
+    "Curious Dancing Distant Double Dusty Early Eastern Empty Endless Evening First Flying "
+    "Forgotten Free Frozen Gentle Golden Good Green Half Hidden High Hollow Honest Humble Inner "
+    "Iron Ivory Late Laughing Little Long Lost Loud Lower Marble Merry Modern Morning New Noble "
+    "Northern Ninth Oaken Outer Painted Patient Plain Polished Proud Quick Rainy Rapid Red Remote "
+    "Restless Rising Round Royal Rustic Sacred Second Seven Shallow Sharp Simple Singing Slow "
+    "Small Smiling Smooth Soft Southern Spring Stone Stormy Strange Summer Sunday Swift Tall "
+    "Third Thirsty Tin True Twilight Upper Velvet Violet Walking Warm Western White Wide Wild "
+    "Windy Wise Wooden Yellow Young"
 ).split()
 _NOUNS = (
-    "Acorn Anchor Apple Arch Arrow Attic Bakers Balloon Barley Barn Basket Bay Beacon Bees Bench Boats "
-    "Books Boots Bottle Bread Breeze Bricks Brook Butter Cabin Candle Canoe Carpet Cart Castle Cattle "
-    "Cedar Cellar Chalk Cherry Chess Choir Cliffs Cloud Coal Coast Coins Compass Corn Cotton Creek "
-    "Crown Desert Doors Dragon Drum Eagle Engines Farm Feather Fences Ferns Field Fire Fish Flags "
-    "Flute Forest Fountain Garlic Geese Glove Goats Grain Grapes Gravel Guitar Hammer Harp Hats Hawk "
-    "Hazel Hill Honey Horn Horses Ink Island Ivy Jars Jewel Keys Kites Ladder Lake Lamp Leaf Lemon "
-    "Letters Lime Lions Locks Maple Maps Marsh Meadow Mill Mirror Moss Moth Mules Nests Nuts Oats "
-    "Ocean Olive Onion Otter Owl Oxen Pearl Pepper Pilgrims Pine Pipe Plough Pond Poppy Pottery Quill "
-    "Rabbit Raven Reed Ribbon Rose Rye Saddle Sails Sand Seeds Shells Ships Silk Snow Spices Stairs "
-    "Stars Steam Storm Straw String Sugar Swan Table Tea Tents Thread Tide Toys Trees Trumpet Tulip "
-    "Tunnel Umbrella Valley Violin Wagon Walnut Wells Whale Wheat Wheel Willow Wind Wine Wolf Wool Yard"
+    "Acorn Anchor Apple Arch Arrow Attic Bakers Balloon Barley Barn Basket Bay Beacon Bees Bench "
+    "Boats Books Boots Bottle Bread Breeze Bricks Brook Butter Cabin Candle Canoe Carpet Cart "
+    "Castle Cattle Cedar Cellar Chalk Cherry Chess Choir Cliffs Cloud Coal Coast Coins Compass "
+    "Corn Cotton Creek Crown Desert Doors Dragon Drum Eagle Engines Farm Feather Fences Ferns "
+    "Field Fire Fish Flags Flute Forest Fountain Garlic Geese Glove Goats Grain Grapes Gravel "
+    "Guitar Hammer Harp Hats Hawk Hazel Hill Honey Horn Horses Ink Island Ivy Jars Jewel Keys "
+    "Kites Ladder Lake Lamp Leaf Lemon Letters Lime Lions Locks Maple Maps Marsh Meadow Mill "
+    "Mirror Moss Moth Mules Nests Nuts Oats Ocean Olive Onion Otter Owl Oxen Pearl Pepper "
+    "Pilgrims Pine Pipe Plough Pond Poppy Pottery Quill Rabbit Raven Reed Ribbon Rose Rye Saddle "
+    "Sails Sand Seeds Shells Ships Silk Snow Spices Stairs Stars Steam Storm Straw String Sugar "
+    "Swan Table Tea Tents Thread Tide Toys Trees Trumpet Tulip Tunnel Umbrella Valley Violin "
+    "Wagon Walnut Wells Whale Wheat Wheel Willow Wind Wine Wolf Wool Yard"
 ).split()
 _GATHERINGS = (
     "Assembly Colloquium Conference Congress Convention Council Forum Meeting Summit Symposium "
@@ -128,30 +131,34 @@ _HAPPENINGS = (
 ).split()
 _DEEDS = (
     "building breeding composing deciphering inventing charting founding designing writing "
-    "discovering mixing taming painting measuring printing rebuilding recording carving translating "
-    "restoring planting opening drawing naming saving crossing climbing proving growing weaving "
-    "casting digging mapping cataloguing engraving filming forging improving launching moving "
-    "patenting photographing planning publishing raising repairing sculpting staging teaching timing"
+    "discovering mixing taming painting measuring printing rebuilding recording carving "
+    "translating restoring planting opening drawing naming saving crossing climbing proving "
+    "growing weaving casting digging mapping cataloguing engraving filming forging improving "
+    "launching moving patenting photographing planning publishing raising repairing sculpting "
+    "staging teaching timing"
 ).split()
 _ORDERS = (
     "the first,the earliest,the last,the tallest,the smallest,the oldest,the finest,the longest,"
     "the lightest,the only,the great,the lost,the secret,the famous"
 ).split(",")
 _QUALITIES = (
-    "blue floating folding frost-proof glass whistling suspended copper silver wooden midnight paper "
-    "travelling underground rotating silent musical electric iron clockwork portable giant tiny "
-    "striped winter summer mountain river desert island village royal public private spiral golden"
+    "blue floating folding frost-proof glass whistling suspended copper silver wooden midnight "
+    "paper travelling underground rotating silent musical electric iron clockwork portable giant "
+    "tiny striped winter summer mountain river desert island village royal public private spiral "
+    "golden"
 ).split()
 _THINGS = (
     "observatory apricot symphony tablets greenhouse caves school bridge dictionary lichen paint "
     "ponies ceiling tides newspaper clock songs gates poems tram lighthouse garden library museum "
-    "theatre organ canal balloon engine lens map opera ballet mill orchard rose tulip apple pear dam "
-    "tower harbour railway telescope atlas encyclopedia alphabet puzzle statue fountain mosaic "
-    "tapestry stamp coin kite sailboat submarine bicycle typewriter camera violin trumpet bell"
+    "theatre organ canal balloon engine lens map opera ballet mill orchard rose tulip apple pear "
+    "dam tower harbour railway telescope atlas encyclopedia alphabet puzzle statue fountain "
+    "mosaic tapestry stamp coin kite sailboat submarine bicycle typewriter camera violin trumpet "
+    "bell"
 ).split()
 _COMPANIES = (
-    "Instruments Brothers Works Foods Press Motors Lamps Shipping Textiles Optics Paper Glass Seeds "
-    "Bakery Carpets Chemicals Clocks Furniture Gardens Insurance Kitchens Mills Pianos Railways Toys"
+    "Instruments Brothers Works Foods Press Motors Lamps Shipping Textiles Optics Paper Glass "
+    "Seeds Bakery Carpets Chemicals Clocks Furniture Gardens Insurance Kitchens Mills Pianos "
+    "Railways Toys"
 ).split()
 
 
@@ -269,7 +276,9 @@ class _Inventor:
     def _propose(self, field: str, field_type: str) -> str:
         pick, draw = self._draw.choice, self._draw
         if field_type == "person":
-            return f"{pick(_FIRST_STARTS)}{pick(_FIRST_ENDS)} {pick(_LAST_STARTS)}{pick(_LAST_ENDS)}"
+            return (
+                f"{pick(_FIRST_STARTS)}{pick(_FIRST_ENDS)} {pick(_LAST_STARTS)}{pick(_LAST_ENDS)}"
+            )
         if field_type == "place":
             middle = pick(_PLACE_MIDDLES) if draw.chance(0.4) else ""
             return f"{pick(_PLACE_STARTS)}{middle}{pick(_PLACE_ENDS)}"
@@ -286,4 +295,3 @@ class _Inventor:
             place = f" of {self._propose('', 'place')}" if draw.chance(0.3) else ""
             return f"{pick(_DEEDS)} {pick(_ORDERS)} {quality}{pick(_THINGS)}{place}"
         return f"{pick(_LAST_STARTS)}{pick(_LAST_ENDS)} {pick(_COMPANIES)}"
-
