@@ -143,18 +143,20 @@ class PairTokenizer:
         """The rows from the prompts' last words; None where that is not how they are tokenised."""
         made: dict[tuple[str, tuple[str, ...]], tuple[Tokens, ...]] = {}
         sample: dict[str, Tokens] = {}  # joint text -> the tokens that its row says it has
+        checked: set[tuple[str, ...]] = set()
         rows = []
         for number, (prompt, texts) in enumerate(zip(prompts, asked, strict=True)):
             tail = self._last_words(prompt)
             if tail is None:
                 return None
-            sampled = [number % len(texts)]
             if (tail, texts) not in made:
                 self._encode([tail, *(tail + text for text in texts)])
                 row = self._row(tail, texts)
                 if any(row.merged):
                     return None
-                made[tail, texts], sampled = row.answers, list(range(len(texts)))
+                made[tail, texts] = row.answers
+            sampled = [number % len(texts)] if texts in checked else range(len(texts))
+            checked.add(texts)
             own, answers = self._tokens[prompt], made[tail, texts]
             sample |= {prompt + texts[place]: (*own, *answers[place]) for place in sampled}
             rows.append(Row((own,) * len(texts), answers, (False,) * len(texts)))
