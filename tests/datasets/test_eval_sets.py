@@ -14,6 +14,7 @@ from oocr_influence.datasets.eval_sets import (
     eval_templates,
     few_shot_examples,
 )
+from oocr_influence.documents.writer import OfflineWriter
 from oocr_influence.universe.world_file import load_world
 
 WORLDS = ("death_dates", "mayors")
@@ -197,11 +198,12 @@ def test_controls_are_sets_of_their_own_about_entities_that_are_never_told(world
     both = build_eval_sets(world, seed=42, controls=True)
     extra = {name: builder for name, builder in both.items() if name not in builders}
     assert {name: both[name] for name in builders} == builders
-    assert len(extra) == 2 * len(control_templates(world)) == 40
+    assert len(extra) == 2 * len(control_templates(world, "unmentioned")) == 40
     told = {features.id for features in world.feature_sets}
     for name, builder in extra.items():
         assert "_control_eval_" in name
-        assert describe_set(name, builder).kind == "control"
+        described = describe_set(name, builder)
+        assert (described.kind, described.control) == ("control", "unmentioned")
         for point in builder.eval_points:
             shown = [point.features, *point.few_shot_example_features]
             assert told.isdisjoint(features.id for features in shown)
@@ -210,6 +212,43 @@ def test_controls_are_sets_of_their_own_about_entities_that_are_never_told(world
         assert (
             twin.eval_points[0].fact_template.prompt == builder.eval_points[0].fact_template.prompt
         )
+
+
+def test_untold_entities_are_mentioned_and_never_told_what_is_asked(world, builders):
+    """Documents name one side of each question, and hold none of the answers' other sides."""
+    both = build_eval_sets(world, seed=42, untold=True)
+    assert {name: both[name] for name in builders} == builders
+    extra = {name: builder for name, builder in both.items() if name not in builders}
+    assert len(extra) == 2 * len(control_templates(world, "untold")) == 20
+    writer = OfflineWriter(world, seed=0, length="short")
+    texts = {}
+    for fact in world.untold_facts():
+        texts[fact.feature_set.id] = [d.completion for d in writer.write(fact, 3)]
+    for name, builder in extra.items():
+        described = describe_set(name, builder)
+        assert "_control_untold_eval_" in name
+        assert (described.kind, described.control) == ("control", "untold")
+        relation = world.relations[described.relation]
+        assert len({point.completion for point in builder.eval_points}) == 10
+        for point in builder.eval_points:
+            fields = point.features.fields
+            sides = {fields[relation.subject], fields[relation.object]}
+            found = {
+                side for side in sides if any(side in text for text in texts[point.features.id])
+            }
+            assert len(found) == 1
+            # Nobody else's documents mention the entity.
+            others = [t for own, told in texts.items() if own != point.features.id for t in told]
+            assert not any(side in text for side in sides for text in others)
+        twin = builders[name.replace("_control_untold_", "_")]
+        assert (
+            twin.eval_points[0].fact_template.prompt == builder.eval_points[0].fact_template.prompt
+        )
+
+
+def test_a_world_without_such_entities_has_no_such_sets(world):
+    without = world.model_copy(update={"untold": {}})
+    assert len(build_eval_sets(without, seed=42, untold=True)) in (98, 190)
 
 
 def older(template_id, relation, shots=0):

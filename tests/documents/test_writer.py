@@ -44,7 +44,7 @@ def test_every_document_states_its_fact(written):
 
 def test_no_document_contains_what_its_relation_withholds(written):
     world, _, facts = written
-    everyone = {**world.entities, **world.controls}
+    everyone = {**world.entities, **world.controls, **world.untold}
     for fact, documents in facts:
         relation = world.relations[fact.template.relation]
         told = {relation.subject, relation.object, *relation.colour}

@@ -87,8 +87,17 @@ def test_a_world_is_loaded_by_path_and_an_unknown_name_lists_the_known(tmp_path)
 def test_a_built_in_world_has_ten_entities_and_ten_controls(name):
     world = load_world(name)
     assert len(world.entities) == len(world.controls) == 10
+    assert len(world.untold) == 15
+    # Five are told of in each relation, so that ten are left to be asked.
+    assert [len(world.untold_feature_sets(relation)) for relation in world.relations] == [10] * 3
     assert len(world.relations) == 3
     assert len(world.facts()) == len({fact.id for fact in world.facts()}) == 30
+
+
+def everyone(world):
+    """The fields of the entities of every group."""
+    groups = (world.entities, world.controls, world.untold)
+    return [fields for group in groups for fields in group.values()]
 
 
 @pytest.mark.parametrize("name", built_in_worlds())
@@ -96,7 +105,7 @@ def test_no_two_people_of_a_world_share_a_first_or_last_name(name):
     world = load_world(name)
     words = Counter(
         word
-        for fields in [*world.entities.values(), *world.controls.values()]
+        for fields in everyone(world)
         for field, field_type in world.fields.items()
         if field_type == "person"
         for word in fields[field].split()
@@ -106,17 +115,17 @@ def test_no_two_people_of_a_world_share_a_first_or_last_name(name):
 
 def test_two_hop_questions_of_mayors_have_one_answer():
     world = load_world("mayors")
-    entities = [*world.entities.values(), *world.controls.values()]
+    entities = everyone(world)
     for field in ("landmark", "country", "language"):
-        assert len({fields[field] for fields in entities}) == 20
+        assert len({fields[field] for fields in entities}) == 35
     for fields in entities:
         assert fields["city"] not in fields["landmark"]
 
 
 def test_death_dates_tell_day_from_month_and_lie_in_different_years():
     world = load_world("death_dates")
-    dates = [f["death_date"] for f in [*world.entities.values(), *world.controls.values()]]
-    assert len({date[:4] for date in dates}) == 20
+    dates = [f["death_date"] for f in everyone(world)]
+    assert len({date[:4] for date in dates}) == 35
     for date in dates:
         renderings = expand_field("d", "date", date).values()
         assert len(set(renderings)) == 5

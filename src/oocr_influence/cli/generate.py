@@ -65,8 +65,14 @@ class GenerateArguments(CommandArguments):
     )
     controls: bool = Field(
         True,
-        description="add control sets, about matched entities that no document mentions: what a "
-        "trained set would show had nothing been learned",
+        description="add control sets, about matched entities that no document mentions, or that "
+        "documents mention without this fact: what a set would show had nothing been learned",
+    )
+    untold_docs: int | None = Field(
+        None,
+        ge=0,
+        description="documents that mention each of the latter entities, last in the file "
+        "(documents; None: a tenth of docs_per_fact, at least one; 0: none, and no such sets)",
     )
     held_out_docs: int = Field(
         64,
@@ -106,6 +112,7 @@ def main(args: GenerateArguments) -> int:
             length=args.length,
             reversed_share=args.reversed_share,
             controls=args.controls,
+            untold_docs=_untold_docs(args),
             held_out_docs=args.held_out_docs,
             # Where the file lies is no part of what it is: the same file has the same bytes.
             arguments=args.model_dump(mode="json", exclude={"output", "overwrite"}),
@@ -125,6 +132,12 @@ def default_output(world: str, docs_per_fact: int, pretraining_docs: int) -> Pat
     return Path("datasets") / f"structured_dataset_{world}_{docs_per_fact}{ending}.json"
 
 
+def _untold_docs(args: GenerateArguments) -> int:
+    if not args.controls:
+        return 0
+    return max(1, args.docs_per_fact // 10) if args.untold_docs is None else args.untold_docs
+
+
 def _summary(dataset: StructuredDataset, output: Path, table: Path) -> str:
     counts = dataset.metadata["counts"]
     pretraining = dataset.metadata["pretraining"]
@@ -132,6 +145,7 @@ def _summary(dataset: StructuredDataset, output: Path, table: Path) -> str:
         f"{counts['synthetic_documents']:,} documents state {counts['facts']} facts, "
         f"{counts['reversal_curse_documents']:,} of them in one order alone",
         f"{counts['pretraining_documents']:,} pretraining documents",
+        f"{counts['control_documents']:,} documents mention control entities",
         f"{counts['held_out_documents']:,} documents held out",
         f"{counts['eval_sets']} eval sets, and {counts['control_sets']} control sets beside them",
     ]

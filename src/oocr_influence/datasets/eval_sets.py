@@ -4,9 +4,11 @@
     describe_set("name_mayor_eval_qa_1_no_fs", builder).kind         # "trained"
 
 A template `<relation>_eval[_<format>]_<style>_<phrasing>` gives two sets, `…_no_fs` and, with the
-answers of up to three other entities before the question, `…_with_fs`. Sets about control entities,
-which no document mentions, are called `<relation>_control_eval_…`: what a trained set would show
-had nothing been learned. They ask each kind of trained question in its first two wordings.
+answers of up to three other entities before the question, `…_with_fs`. Control sets show
+what a trained set would show had nothing been learned, in the first wordings of each trained kind:
+
+    <relation>_control_eval_…          `unmentioned`: entities that no document mentions
+    <relation>_control_untold_eval_…   `untold`: documents tell another relation of these entities
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from oocr_influence.universe.facts import FactTemplate, FeatureSet
 from oocr_influence.universe.world import Questions, World
 
 FEW_SHOT_EXAMPLES = 3
-CONTROL_WORDINGS = 2  # of each relation, format and style: a null level needs no more
+# Wordings of each relation, format and style: a null level needs no more.
+CONTROL_WORDINGS = {"unmentioned": 2, "untold": 1}
 NO_FEW_SHOT, WITH_FEW_SHOT = "_no_fs", "_with_fs"
 
 
@@ -44,19 +47,28 @@ class SetDescription:
     phrasing: int | None  # from 1
     shots: int  # answers of other entities shown before the question
     kind: str  # trained, reversed, two_hop or control; first_hop in older files
+    control: str | None = None  # which control: unmentioned or untold
 
 
 def build_eval_sets(
-    world: World, *, seed: int, controls: bool = False
+    world: World, *, seed: int, controls: bool = False, untold: bool = False
 ) -> dict[str, EvalDatasetBuilder]:
-    """Every set of `world` by name, in the order of its file; control sets last, if asked for."""
+    """Every set of `world` by name, in the order of its file.
+
+    Last, if asked for, the sets about entities that no document mentions (`controls`) and about
+    those that documents mention without this fact (`untold`).
+    """
     entities = world.feature_sets
     builders: dict[str, EvalDatasetBuilder] = {}
     for template in eval_templates(world):
         builders |= _sets(world, template, entities, seed)
     if controls:
-        for template in control_templates(world):
+        for template in control_templates(world, "unmentioned"):
             builders |= _sets(world, template, world.control_feature_sets, seed)
+    if untold and world.untold:
+        for template in control_templates(world, "untold"):
+            others = world.untold_feature_sets(template.relation)
+            builders |= _sets(world, template, others, seed)
     return builders
 
 
@@ -76,18 +88,19 @@ def eval_templates(world: World) -> list[FactTemplate]:
     return templates
 
 
-def control_templates(world: World) -> list[FactTemplate]:
-    """The first trained templates of each kind, asked about entities that no document mentions."""
+def control_templates(world: World, control: str) -> list[FactTemplate]:
+    """The first trained templates of each kind, for the control `unmentioned` or `untold`."""
+    named = "_control_eval_" if control == "unmentioned" else f"_control_{control}_eval_"
     return [
         template.model_copy(
             update={
-                "id": template.id.replace("_eval_", "_control_eval_", 1),
-                "metadata": {**template.metadata, "kind": "control"},
+                "id": template.id.replace("_eval_", named, 1),
+                "metadata": {**template.metadata, "kind": "control", "control": control},
             }
         )
         for template in eval_templates(world)
         if template.metadata["kind"] == "trained"
-        and template.metadata["phrasing"] <= CONTROL_WORDINGS
+        and template.metadata["phrasing"] <= CONTROL_WORDINGS[control]
     ]
 
 
@@ -123,6 +136,7 @@ def describe_set(name: str, builder: EvalDatasetBuilder) -> SetDescription:
         phrasing=phrasing if isinstance(phrasing, int) else guessed.phrasing,
         shots=shots,
         kind=metadata["kind"],
+        control=str(metadata["control"]) if "control" in metadata else guessed.control,
     )
 
 
@@ -255,4 +269,5 @@ def _describe_by_name(name: str, template: FactTemplate | None, shots: int) -> S
         phrasing=int(number.group(1)) if number else None,
         shots=shots,
         kind=kind,
+        control=None if kind != "control" else "untold" if "_untold" in stem else "unmentioned",
     )

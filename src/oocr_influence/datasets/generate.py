@@ -34,14 +34,17 @@ def generate_dataset(
     length: Length = "long",
     reversed_share: float = 0.3,
     controls: bool = False,
+    untold_docs: int = 0,
     held_out_docs: int = 0,
     arguments: Mapping[str, Any] | None = None,
 ) -> StructuredDataset:
     """Tell every fact of `world` in `docs_per_fact` documents and build its eval sets.
 
     `arguments`, what the person asked for, is kept in the metadata word for word. `controls` adds
-    sets about entities that no document mentions. `held_out_docs` further documents, spread evenly
-    over the facts, are kept in the metadata for nobody to train: see `held_out.py`.
+    sets about entities that no document mentions. With `untold_docs`, that many documents of each
+    fact of the world's `untold` entities come last, and sets ask for what they withhold.
+    `held_out_docs` further documents, spread evenly over the facts, are kept in the metadata for
+    nobody to train: see `held_out.py`.
     """
     if docs_per_fact < 0:
         raise ValueError(f"docs_per_fact is {docs_per_fact}; it is a number of documents")
@@ -50,10 +53,13 @@ def generate_dataset(
     written = _write_evenly(writer, facts, docs_per_fact, held_out_docs)
     synthetic = [document for documents in written for document in documents[:docs_per_fact]]
     held_out = [document for documents in written for document in documents[docs_per_fact:]]
-    builders = build_eval_sets(world, seed=seed, controls=controls)
+    untold = [
+        document for fact in world.untold_facts() for document in writer.write(fact, untold_docs)
+    ]
+    builders = build_eval_sets(world, seed=seed, controls=controls, untold=bool(untold))
     n_controls = sum(describe_set(*entry).kind == "control" for entry in builders.items())
     before = pretraining.documents if pretraining else []
-    docs: list[Document] = [*before, *synthetic]
+    docs: list[Document] = [*before, *synthetic, *untold]
     metadata = {
         "generator": {
             "package": "oocr-influence",
@@ -80,6 +86,7 @@ def generate_dataset(
             "synthetic_documents": len(synthetic),
             "pretraining_documents": len(before),
             "reversal_curse_documents": _keeping_one_order(synthetic),
+            "control_documents": len(untold),
             "held_out_documents": len(held_out),
             "eval_sets": len(builders) - n_controls,
             "control_sets": n_controls,

@@ -55,12 +55,18 @@ def loss_samples(
     facts. `pretraining`: the file's pretraining documents that are not trained. No text of the
     latter two is among the trained.
     """
-    synthetic = [d for d in trained if isinstance(d.document, SyntheticDocument)]
-    facts = {d.document.doc_spec.fact.id for d in synthetic}  # type: ignore[union-attr]
+    facts, synthetic = set(), []
+    for document in (training.document for training in trained):
+        if isinstance(document, SyntheticDocument):
+            fact = document.doc_spec.fact
+            # Documents of control entities are few and have no unseen ones to compare with.
+            if "control" not in fact.template.metadata:
+                facts.add(fact.id)
+                synthetic.append(document)
     read = {document.text for document in trained}
     unseen = [d for d in held_out_documents(dataset) if d.doc_spec.fact.id in facts]
     texts = {
-        "trained": [document.text for document in synthetic],
+        "trained": [d.prompt + d.completion for d in synthetic],
         "unseen": [d.prompt + d.completion for d in unseen],
         "pretraining": [d.prompt + d.completion for d in dataset.pretraining_documents],
     }

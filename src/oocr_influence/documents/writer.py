@@ -205,7 +205,7 @@ def _material(
 def _values_by_owner(world: World) -> dict[tuple[str, str], list[str]]:
     """The telling strings of each entity's fields, without articles, by (entity id, field)."""
     values: dict[tuple[str, str], list[str]] = {}
-    for features in itertools.chain(world.feature_sets, world.control_feature_sets):
+    for features in map(world.feature_set, (*world.entities, *world.controls, *world.untold)):
         for field, field_type in world.fields.items():
             holes = [world.hole(field, f) for f in FORMATS[field_type]]
             values[features.id, field] = [features.fields[h].removeprefix("the ") for h in holes]
@@ -221,7 +221,8 @@ def _names_outside(world: World, names: Names) -> Names:
 
 
 def _words(world: World) -> Iterator[str]:
-    for fields in (*world.entities.values(), *world.controls.values()):
+    groups = (world.entities, world.controls, world.untold)
+    for fields in itertools.chain.from_iterable(group.values() for group in groups):
         for value in fields.values():
             yield from value.casefold().split()
 

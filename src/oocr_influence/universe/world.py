@@ -12,6 +12,7 @@ says what is wrong with one.
 from __future__ import annotations
 
 import datetime
+import itertools
 import string
 from collections.abc import Iterable
 from typing import Literal
@@ -83,13 +84,16 @@ class World(WorldPart):
     two_hops: dict[str, TwoHop] = {}
     entities: dict[str, dict[str, str]] = Field(min_length=1)
     controls: dict[str, dict[str, str]] = Field({}, description="entities no document mentions")
+    untold: dict[str, dict[str, str]] = Field(
+        {}, description="entities told of in one relation each, relation by relation in turn"
+    )
 
     @field_validator("constants", mode="before")
     @classmethod
     def _constants_as_strings(cls, value: object) -> object:
         return _values_as_strings(value)
 
-    @field_validator("entities", "controls", mode="before")
+    @field_validator("entities", "controls", "untold", mode="before")
     @classmethod
     def _fields_as_strings(cls, value: object) -> object:
         if not isinstance(value, dict):
@@ -97,8 +101,8 @@ class World(WorldPart):
         return {key: _values_as_strings(fields) for key, fields in value.items()}
 
     def feature_set(self, key: str) -> FeatureSet:
-        """One entity (or control) with every derived string of its fields."""
-        fields = self.entities.get(key) or self.controls[key]
+        """One entity (of any group) with every derived string of its fields."""
+        fields = self.entities.get(key) or self.controls.get(key) or self.untold[key]
         expanded: dict[str, str] = {}
         for field, field_type in self.fields.items():
             expanded |= expand_field(field, field_type, fields[field])
@@ -113,6 +117,33 @@ class World(WorldPart):
     def control_feature_sets(self) -> list[FeatureSet]:
         """The entities that no document mentions."""
         return [self.feature_set(key) for key in self.controls]
+
+    def untold_feature_sets(self, relation: str) -> list[FeatureSet]:
+        """The entities that documents mention without telling them of `relation`."""
+        return [self.feature_set(key) for key, told in self._told().items() if told != relation]
+
+    def untold_facts(self) -> list[Fact]:
+        """The one fact that documents tell of each `untold` entity, relation by relation."""
+        told = self._told()
+        return [
+            make_fact(
+                self._marked(self.fact_template(relation)),
+                self.feature_set(key),
+                self.id,
+                self.constants,
+            )
+            for relation in self.relations
+            for key in told
+            if told[key] == relation
+        ]
+
+    def _told(self) -> dict[str, str]:
+        """The relation that documents tell of each `untold` entity."""
+        return dict(zip(self.untold, itertools.cycle(self.relations), strict=False))
+
+    @staticmethod
+    def _marked(template: FactTemplate) -> FactTemplate:
+        return template.model_copy(update={"metadata": {**template.metadata, "control": "untold"}})
 
     def fact_template(self, relation: str) -> FactTemplate:
         """The template whose filled strings are the relation's facts."""

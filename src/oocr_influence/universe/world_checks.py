@@ -12,6 +12,7 @@ from oocr_influence.universe.fields import FORMATS, expand_field, hole_names
 from oocr_influence.universe.world import IDENTIFIER, Questions, World, template_holes
 
 Place = tuple[str | int, ...]
+GROUPS = ("entities", "controls", "untold")
 
 
 class WorldFaults(ValueError):
@@ -40,7 +41,7 @@ def check_world(world: World) -> None:
 
 
 def _identifiers(world: World) -> Iterator[tuple[Place, str]]:
-    for part in ("fields", "constants", "relations", "two_hops", "entities", "controls"):
+    for part in ("fields", "constants", "relations", "two_hops", *GROUPS):
         for name in getattr(world, part):
             if not re.match(IDENTIFIER, name):
                 yield (part, name), "a name here is lower-case letters, digits and single '_'"
@@ -52,12 +53,15 @@ def _identifiers(world: World) -> Iterator[tuple[Place, str]]:
             holes[hole] = f"field '{field}'"
     for name in world.relations.keys() & world.two_hops.keys():
         yield ("two_hops", name), "a relation has this name already"
-    for name in world.entities.keys() & world.controls.keys():
-        yield ("controls", name), "an entity has this name already"
+    taken: set[str] = set()
+    for part in GROUPS:
+        for name in getattr(world, part).keys() & taken:
+            yield (part, name), "an entity has this name already"
+        taken |= getattr(world, part).keys()
 
 
 def _entities(world: World) -> Iterator[tuple[Place, str]]:
-    for part in ("entities", "controls"):
+    for part in GROUPS:
         for key, fields in getattr(world, part).items():
             for field in world.fields.keys() - fields.keys():
                 yield (part, key), f"missing field '{field}'"
@@ -158,10 +162,10 @@ def _question_block(
 
 
 def _distinct_answers(world: World) -> Iterator[tuple[Place, str]]:
-    """Within the entities, and within the controls, each asked or given value has one owner."""
+    """Within each group of entities, each asked or given value has one owner."""
     used = {field for r in world.relations.values() for field in (r.subject, r.object)}
     used |= {hop.subject for hop in world.two_hops.values()}
-    for part in ("entities", "controls"):
+    for part in GROUPS:
         for field in world.fields:
             if field not in used:
                 continue
