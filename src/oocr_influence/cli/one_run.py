@@ -22,6 +22,7 @@ from oocr_influence.cli.run_record import (
     record_start,
     with_records,
 )
+from oocr_influence.cli.untouched import Kept, Measured, UntouchedModel
 from oocr_influence.datasets.eval_sets import describe_set
 from oocr_influence.datasets.held_out import loss_samples
 from oocr_influence.datasets.packing import IntArray
@@ -29,13 +30,14 @@ from oocr_influence.datasets.train_set import piece_columns, window_columns
 from oocr_influence.evaluation.document_losses import DocumentLosses
 from oocr_influence.evaluation.evaluate import Evaluator
 from oocr_influence.evaluation.metrics import load_metric_files
-from oocr_influence.evaluation.plan import build_plan
+from oocr_influence.evaluation.plan_cache import cached_plan, suite_digest
 from oocr_influence.models.load import (
     load_model,
     recompute_activations,
     save_checkpoint,
     weights_digest,
 )
+from oocr_influence.results.cache import Cache
 from oocr_influence.results.experiment_log import ExperimentLog
 from oocr_influence.results.provenance import Phases
 from oocr_influence.results.run_folder import RunFolder
@@ -128,6 +130,7 @@ class _Run:
         self.args = p.args
         self.evaluations = {moment.step: moment.name for moment in p.evaluations}
         self.checkpoints = {moment.step: moment.name for moment in p.checkpoints}
+        self.cache = Cache.default() if self.args.eval_cache else None
         self.started = time.perf_counter()
 
     @property
@@ -141,8 +144,9 @@ class _Run:
             self._write_data()
         with self.phases("load_model"):
             self.model = load_model(self.preparation.resolved, precision=self.args.precision)
+            self.weights = weights_digest(self.model)
             self.log.update(
-                weights_digest=weights_digest(self.model),
+                weights_digest=self.weights,
                 model_config=self.model.config.to_dict(),
                 device=str(self.model.device),
                 dtype=str(self.model.dtype),
@@ -182,8 +186,13 @@ class _Run:
             name: builder.also_asking(own_metrics)
             for name, builder in self.preparation.dataset.eval_dataset_builders.items()
         }
-        plan = build_plan(builders, self.preparation.tokenizer)
-        self.log.update(eval_plan_digest=plan.digest, n_eval_sets=len(builders))
+        tokenizer = self.preparation.tokenizer
+        self.suite = suite_digest(builders, tokenizer)
+        waiting = self._waiting("planning by another run")
+        plan = cached_plan(builders, tokenizer, self.cache, waiting)
+        self.log.update(
+            eval_plan_digest=plan.digest, eval_suite_digest=self.suite, n_eval_sets=len(builders)
+        )
         for name, builder in builders.items():
             self.folder.save_eval_dataset(
                 name,
@@ -245,7 +254,15 @@ class _Run:
             save_checkpoint(self.model, self.preparation.tokenizer, folder)
 
     def _evaluate(self, step: int, name: str) -> None:
-        schedule = self.preparation.schedule
+        found = self._ask_untouched(name) if step == 0 else self._ask(step, name)
+        self._record_evaluation(step, name, found)
+
+    def _asks_for_beams(self, step: int) -> bool:
+        last = step == self.preparation.schedule.total_steps
+        return self.args.beam_search == "every" or (self.args.beam_search == "final" and last)
+
+    def _ask(self, step: int, name: str) -> Measured:
+        """Ask the model, and write what it answers."""
 
         def progress(done: int, total: int) -> None:
             self._report(step, f"evaluating {name} {100 * done // max(total, 1)} %")
@@ -253,27 +270,78 @@ class _Run:
         with self.phases("evaluate"):
             found = self.evaluator.evaluate(
                 self.model,
-                beam_search=self.args.beam_search == "every"
-                or (self.args.beam_search == "final" and step == schedule.total_steps),
+                beam_search=self._asks_for_beams(step),
                 baseline=self.baseline,
+                # What the untouched model says is every later evaluation's baseline.
+                ranks=self.args.ranks if step else "full",
                 progress=progress,
             )
         losses = None
         if self.document_losses is not None:
             with self.phases("document_losses"):
                 losses = self.document_losses.measure(self.model)
-        if step == 0:
-            self.baseline = found.scores
-        epoch = step / schedule.steps_per_epoch
+        measured = Measured(found.eval_sets, found.records, found.scores, found.seconds, losses)
+        self._write_evaluation(step, name, measured)
+        return measured
+
+    def _ask_untouched(self, name: str) -> Measured:
+        """The same for step 0, out of the cache where an earlier run has asked this model."""
+        # What a metric file imports can change unseen, so that nothing made by one is kept.
+        if self.cache is None or self.args.metric_files:
+            found = self._ask(0, name)
+        else:
+            documents = None if self.document_losses is None else self.document_losses.digest
+            untouched = UntouchedModel(
+                self.cache, self.model, weights=self.weights, suite=self.suite, documents=documents
+            )
+            beams = self._asks_for_beams(0)
+            with untouched.alone(
+                beam_search=beams, waiting=self._waiting(f"evaluation of {name} by another run")
+            ):
+                kept = untouched.find(beam_search=beams)
+                if kept is None:
+                    found = self._ask(0, name)
+                    untouched.keep(self.folder, name, found.scores, beam_search=beams)
+                else:
+                    found = self._adopt(kept, name)
+        self.baseline = found.scores
+        return found
+
+    def _adopt(self, kept: Kept, name: str) -> Measured:
+        """Take an evaluation out of the cache, and say so."""
+        about = {**kept.entry.about, "seconds": kept.measured.seconds}
+        try:
+            kept.give_to(self.folder, name)
+        except OSError:  # the cache was emptied this moment
+            self._write_evaluation(0, name, kept.measured)
+        self.log.update(evaluation_from_cache={"name": name, **about})
+        logger.info("%s is out of the cache: this model was asked by %s", name, about.get("run"))
+        return kept.measured
+
+    def _waiting(self, what: str) -> Callable[[], None]:
+        """What to do while another process works for this one too: say so, and stop if asked."""
+
+        def wait() -> None:
+            self._report(0, f"waiting for the {what}")
+            self._stop_if_asked()
+
+        return wait
+
+    def _write_evaluation(self, step: int, name: str, found: Measured) -> None:
         self.folder.write_evaluation(
             name,
             step_num=step,
-            epoch_num=epoch,
+            epoch_num=step / self.preparation.schedule.steps_per_epoch,
             eval_seconds=found.seconds,
             eval_sets=found.eval_sets,
             records=found.records,
-            document_losses=losses,
+            document_losses=found.document_losses,
         )
+
+    def _record_evaluation(self, step: int, name: str, found: Measured) -> None:
+        """One entry of the log's history."""
+        losses = found.document_losses
+        epoch = step / self.preparation.schedule.steps_per_epoch
         self.log.append(
             {
                 "epoch_num": epoch,

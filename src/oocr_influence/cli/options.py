@@ -98,6 +98,12 @@ class TrainingOptions(CommandArguments):
 
     beam_search: Literal["every", "final", "never"] = "every"
     """at which evaluations beam search runs, for the sets that ask for it"""
+    ranks: Literal["full", "pruned"] = "full"
+    """full: every candidate is scored; pruned: after step 0 no further than its strict rank needs,
+    which leaves out other ranks and saves most where the model knows the answers"""
+    eval_cache: bool = True
+    """plan the questions and ask the untouched model once for all runs; both are kept in
+    $OOCR_CACHE (default ~/.cache/oocr_influence)"""
     metric_files: list[Path] = []
     """Python files that register metrics of your own, for every set (files; see docs/metrics.md)"""
     n_loss_documents: int = Field(default=64, ge=0)

@@ -12,6 +12,7 @@ Letters: N pieces of documents, B pieces of a batch, T tokens.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,6 +71,14 @@ class DocumentLosses:
                 overlap_cuts=overlap_cuts,
             )
             self._samples[group] = _Sample(len(texts), windows)
+
+    @property
+    def digest(self) -> str:
+        """sha256 hex over the groups and their tokens: equal ones measure the same."""
+        hasher = hashlib.sha256()
+        for group, sample in self._samples.items():
+            hasher.update(f"{group}:{sample.n_documents}:{sample.windows.digest()}\n".encode())
+        return hasher.hexdigest()
 
     def measure(self, model: Any) -> dict[str, dict[str, int | float]]:
         """`n` documents, scored `tokens` and `mean_loss` in nats a token, of each group.
