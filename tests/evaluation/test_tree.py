@@ -180,7 +180,7 @@ def test_a_trie_shows_each_node_exactly_its_own_past(answers):
     trie = build_trie(answers)
     places = np.arange(len(trie.token_N))
     seen = (places <= places[:, None]) & (places[:, None] < trie.subtree_end_N)
-    rows = iter(trie.parent_row.tolist())
+    rows = iter(trie.parent_row_K.tolist())
     for answer in answers:
         for depth in range(len(answer)):
             row = next(rows)

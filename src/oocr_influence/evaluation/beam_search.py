@@ -25,7 +25,7 @@ from oocr_influence.evaluation.plain import answer_logprobs
 from oocr_influence.evaluation.plan import EvalPlan, PlannedSet
 from oocr_influence.evaluation.scores import evaluation_mode, model_device
 from oocr_influence.evaluation.tokens import Tokens
-from oocr_influence.evaluation.tree import TOLERANCE, Float32Head, additive_mask, tree_mask
+from oocr_influence.evaluation.tree import Float32Head, additive_mask, tolerance, tree_mask
 
 logger = logging.getLogger(__name__)
 
@@ -230,8 +230,7 @@ def _up_to_eos(tokens: Sequence[int], eos: list[int]) -> Tokens:
 
 def _fault(model: Any, query: BeamQuery, beam: Beam) -> str | None:
     plain = answer_logprobs(model, query.prompt, beam.tokens)
-    allowed = TOLERANCE.get(model.get_input_embeddings().weight.dtype, TOLERANCE[torch.bfloat16])
     difference = abs(float(plain.double().sum()) - beam.logprob) / len(beam.tokens)
-    if difference <= allowed:
+    if difference <= tolerance(model):
         return None
     return f"{type(model).__name__} scores a token {difference:.2g} nats apart"

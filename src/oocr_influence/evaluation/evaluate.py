@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from oocr_influence.evaluation.beam_search import (
     Beam,
@@ -36,6 +36,7 @@ from oocr_influence.evaluation.metrics import (
 from oocr_influence.evaluation.metrics.run import warn_of_unknown
 from oocr_influence.evaluation.plain import score_plain
 from oocr_influence.evaluation.plan import EvalPlan, PlannedSet
+from oocr_influence.evaluation.pruned import score_pruned
 from oocr_influence.evaluation.records import KNOWN_COLUMNS, set_records
 from oocr_influence.evaluation.scores import Scores, model_device
 from oocr_influence.evaluation.tree import probe, score_tree
@@ -49,6 +50,7 @@ TOKEN_BUDGET = {"cpu": 4096, "cuda": 16384}
 SETS_NAMED = 10  # in a warning
 
 Progress = Callable[[int, int], None]
+RankScoring = Literal["full", "pruned"]
 
 
 @dataclass(frozen=True)
@@ -94,23 +96,29 @@ class Evaluator:
         *,
         beam_search: bool = True,
         baseline: Scores | None = None,
+        ranks: RankScoring = "full",
         progress: Progress | None = None,
     ) -> Evaluation:
         """Score `model` on every set.
 
         `baseline` holds the untouched model's scores on the same plan; `beam_search=False` leaves
-        out the completions that sets ask for. `progress(done, total)` counts prompts. Raises
+        out the completions that sets ask for. `ranks="pruned"` scores candidates no further than
+        strict ranks need (see `pruned.py`): what takes every candidate's log-probability is then
+        None. `progress(done, total)` counts prompts. Raises
         NonFiniteScoreError for a model whose losses are not finite, ValueError for a baseline of
         another plan.
         """
         started = time.perf_counter()
         if baseline is not None:
-            baseline.check(self.plan)
+            baseline.check_baseline(self.plan)
         queries = self._queries() if beam_search else {}
         distinct = {query for of_set in queries.values() for query in of_set}
-        count = _counter(progress, len(self.plan.prefixes) + len(distinct))
         use_tree = self._tree_is_right(model)
-        if use_tree:
+        passes = 2 if use_tree and ranks == "pruned" else 1
+        count = _counter(progress, passes * len(self.plan.prefixes) + len(distinct))
+        if use_tree and ranks == "pruned":
+            scores = score_pruned(model, self.plan, self._budget(model), count)
+        elif use_tree:
             scores = score_tree(model, self.plan, self._layout(self._budget(model)), count)
         else:
             scores = score_plain(model, self.plan, count)

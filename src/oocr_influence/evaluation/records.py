@@ -17,7 +17,7 @@ from oocr_influence.evaluation.metrics import (
     PathSums,
     QuestionBeams,
 )
-from oocr_influence.evaluation.plan import EvalPlan, PlannedSet
+from oocr_influence.evaluation.plan import EvalPlan, Ints, PlannedSet
 from oocr_influence.evaluation.scores import Scores
 
 DESCRIPTION_COLUMNS = (
@@ -28,6 +28,7 @@ DESCRIPTION_COLUMNS = (
     "phrasing",
     "shots",
     "kind",
+    "control",
 )
 METRIC_COLUMNS = (*QUESTION_METRICS, *SWAPPED_METRICS, "completion_swapped")
 KNOWN_COLUMNS = (*METRIC_COLUMNS, *BEAM_METRICS)
@@ -90,9 +91,16 @@ def _candidates(planned: PlannedSet, sums: PathSums, question: int) -> dict[str,
     path_C = planned.path_QC[question]
     return {
         "candidate_texts": [planned.candidate(question, column) for column in range(len(path_C))],
-        "candidate_logprobs": sums.logprob_P[path_C].tolist(),
+        "candidate_logprobs": _unless_pruned(sums, path_C),
         "candidate_n_tokens": sums.length_P[path_C].tolist(),
     }
+
+
+def _unless_pruned(sums: PathSums, path_C: Ints) -> list[float | None]:
+    logprobs: list[float | None] = sums.logprob_P[path_C].tolist()
+    if sums.pruned_P is None:
+        return logprobs
+    return [None if gone else p for p, gone in zip(logprobs, sums.pruned_P[path_C], strict=True)]
 
 
 def _beams(beams: QuestionBeams | None) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class Scores:
     row of equal logits, is not correct. False elsewhere."""
     softmargin_E: Floats
     """Right answers only: the token's logit minus logsumexp of all the others. NaN elsewhere."""
+    pruned_P: Bools | None = None
+    """Where candidates that had lost were not read on (`pruned.py`): which paths these are."""
 
     def check(self, plan: EvalPlan) -> None:
         """Raise ValueError unless these scores belong to `plan`."""
@@ -49,8 +51,15 @@ class Scores:
                 "a baseline must come from the same sets, candidates and tokenizer"
             )
 
+    def check_baseline(self, plan: EvalPlan) -> None:
+        """Raise ValueError unless these scores of `plan` have every candidate's log-probability."""
+        self.check(plan)
+        if self.pruned_P is not None:
+            raise ValueError("a baseline needs every candidate's score: score it with ranks='full'")
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write as .npz, so that another process can take these scores as its baseline."""
+        pruned: dict[str, Any] = {} if self.pruned_P is None else {"pruned_P": self.pruned_P}
         with Path(path).open("wb") as file:
             np.savez_compressed(
                 file,
@@ -58,6 +67,7 @@ class Scores:
                 logprob_E=self.logprob_E,
                 correct_E=self.correct_E,
                 softmargin_E=self.softmargin_E,
+                **pruned,
             )
 
     @classmethod
@@ -69,6 +79,7 @@ class Scores:
                 logprob_E=stored["logprob_E"],
                 correct_E=stored["correct_E"],
                 softmargin_E=stored["softmargin_E"],
+                pruned_P=stored.get("pruned_P"),
             )
 
 

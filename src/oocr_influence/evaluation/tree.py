@@ -161,8 +161,7 @@ def probe(model: Any, plan: EvalPlan, token_budget: int) -> str | None:
         ValueError,
     ) as e:
         return f"{type(model).__name__} cannot run it: {type(e).__name__}: {e}"
-    dtype = model.get_input_embeddings().weight.dtype
-    tolerance = TOLERANCE.get(dtype, TOLERANCE[torch.bfloat16])
+    allowed = tolerance(model)
     with evaluation_mode(model):
         for group in groups:
             for path in _paths_to_probe(plan, group):
@@ -171,12 +170,17 @@ def probe(model: Any, plan: EvalPlan, token_budget: int) -> str | None:
                 if not np.isfinite(plain_K).all():
                     return None  # the weights are at fault; the metrics name the question
                 difference = float(np.abs(plain_K - tree_K).max())
-                if not difference <= tolerance:
+                if not difference <= allowed:
                     return (
                         f"{type(model).__name__} scores a token {difference:.2g} nats apart "
-                        f"(allowed: {tolerance:.2g})"
+                        f"(allowed: {allowed:.2g})"
                     )
     return None
+
+
+def tolerance(model: Any) -> float:
+    """Nats a token that rounding may change in this model."""
+    return TOLERANCE.get(model.get_input_embeddings().weight.dtype, TOLERANCE[torch.bfloat16])
 
 
 def _groups_to_probe(plan: EvalPlan) -> list[int]:

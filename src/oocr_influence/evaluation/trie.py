@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from oocr_influence.evaluation.plan import EvalPlan, Ints
+from oocr_influence.evaluation.plan import Bools, EvalPlan, Ints
 from oocr_influence.evaluation.tokens import Tokens
 
 
@@ -31,16 +31,27 @@ class Trie:
     token_N: Ints
     depth_N: Ints
     subtree_end_N: Ints
-    parent_row: Ints
-    """For each token of each answer in turn: the node that predicts it, -1 for the prefix's end."""
+    scored_K: Ints
+    """Places, among the tokens of all answers in turn, of those that the tree predicts."""
+    parent_row_K: Ints
+    """For each of them the node that predicts it, -1 for the prefix's end."""
 
 
-def build_trie(answers: Sequence[Tokens]) -> Trie:
-    """Tree of `answers` in preorder; answers may repeat or begin one another."""
+def build_trie(answers: Sequence[Tokens], read: Sequence[bool] | None = None) -> Trie:
+    """Tree of `answers` in preorder; answers may repeat or begin one another.
+
+    `read` names the answers whose tokens are read, by default all. The others are scored as far as
+    they share the tokens of these, and one token further.
+    """
     node_of: dict[tuple[int, int], int] = {}  # (parent, token) -> node
     tokens: list[int] = []
     parents: list[int] = []
-    for inner in sorted({answer[:-1] for answer in answers}):  # sorted paths arrive in preorder
+    own = (
+        answers
+        if read is None
+        else [a for a, is_read in zip(answers, read, strict=True) if is_read]
+    )
+    for inner in sorted({answer[:-1] for answer in own}):  # sorted paths arrive in preorder
         node = -1
         for token in inner:
             if (node, token) not in node_of:
@@ -55,14 +66,18 @@ def build_trie(answers: Sequence[Tokens]) -> Trie:
     for node in range(len(tokens) - 1, -1, -1):
         if parents[node] >= 0:
             ends[parents[node]] = max(ends[parents[node]], ends[node])
-    rows = []
+    places, rows = [], []
+    first = 0
     for answer in answers:
         node = -1
-        rows.append(node)
-        for token in answer[:-1]:
-            node = node_of[node, token]
+        for place, token in enumerate(answer, start=first):
+            places.append(place)
             rows.append(node)
-    return Trie(*(np.array(values, np.int64) for values in (tokens, depths, ends, rows)))
+            if (node, token) not in node_of:
+                break
+            node = node_of[node, token]
+        first += len(answer)
+    return Trie(*(np.array(values, np.int64) for values in (tokens, depths, ends, places, rows)))
 
 
 @dataclass(frozen=True)
@@ -101,21 +116,32 @@ class _Sequence:
 
 
 def lay_out(
-    plan: EvalPlan, token_budget: int, groups: Sequence[int] | None = None
+    plan: EvalPlan,
+    token_budget: int,
+    groups: Sequence[int] | None = None,
+    read_P: Bools | None = None,
 ) -> list[TreeBatch]:
     """Cut the plan's groups (or those named) into batches of at most `token_budget` padded tokens.
 
-    A group longer than the budget is a batch of its own. Sorted by length, to pad little.
+    A group longer than the budget is a batch of its own. Sorted by length, to pad little. `read_P`
+    names the paths whose tokens are read, by default all (see `build_trie`).
     """
-    tries: dict[tuple[Tokens, ...], Trie] = {}  # the questions of a set share their answers
+    tries: dict[tuple[bytes, ...], Trie] = {}  # the questions of a set share their answers
     sequences: dict[int, _Sequence] = {}
     for group in range(len(plan.prefixes)) if groups is None else groups:
-        paths = range(*plan.first_path_G[group : group + 2].tolist())
-        answers = tuple(plan.answer(path) for path in paths)
-        if answers not in tries:
-            tries[answers] = build_trie(answers)
-        entry = int(plan.first_token_P[paths.start])
-        sequences[group] = _Sequence(plan.prefixes[group], tries[answers], entry)
+        first, last = plan.first_path_G[group : group + 2].tolist()
+        starts = plan.first_token_P[first : last + 1]
+        entry, end = int(starts[0]), int(starts[-1])
+        read = None if read_P is None else read_P[first:last]
+        key = (
+            plan.token_E[entry:end].tobytes(),
+            (starts - entry).tobytes(),
+            b"" if read is None else read.tobytes(),
+        )
+        if key not in tries:
+            answers = [plan.answer(path) for path in range(first, last)]
+            tries[key] = build_trie(answers, None if read is None else read.tolist())
+        sequences[group] = _Sequence(plan.prefixes[group], tries[key], entry)
     ordered = sorted(sequences, key=lambda group: (-sequences[group].length, group))
     batches: list[list[int]] = []
     width = 0
@@ -140,8 +166,8 @@ def _make_batch(plan: EvalPlan, groups: list[int], sequences: list[_Sequence]) -
         positions_BT[b, prefix:length] = prefix + trie.depth_N
         end_BT[b, :prefix] = length
         end_BT[b, prefix:length] = prefix + trie.subtree_end_N
-        reads.append(b * width + prefix + trie.parent_row)
-        entries.append(sequence.first_entry + np.arange(len(trie.parent_row)))
+        reads.append(b * width + prefix + trie.parent_row_K)
+        entries.append(sequence.first_entry + trie.scored_K)
     read_K, entry_K = np.concatenate(reads), np.concatenate(entries)
     order = np.argsort(read_K, kind="stable")
     read_R, row_K = np.unique(read_K[order], return_inverse=True)

@@ -25,6 +25,8 @@ class PathSums:
     softmargin_P: Floats
     correct_P: Bools
     length_P: Ints
+    pruned_P: Bools | None = None
+    """Where candidates that had lost were not read on: which, their log-probability being -inf."""
 
     @property
     def loss_P(self) -> Floats:
@@ -38,11 +40,15 @@ def sum_paths(plan: EvalPlan, scores: Scores) -> PathSums:
     starts = plan.first_token_P[:-1]
     if not len(starts):  # reduceat refuses an empty plan
         return PathSums(np.empty(0), np.empty(0), np.empty(0, bool), starts)
+    logprob_P = np.add.reduceat(scores.logprob_E.astype(np.float64), starts)
+    if scores.pruned_P is not None:
+        logprob_P[scores.pruned_P] = -np.inf  # ranks behind
     return PathSums(
-        np.add.reduceat(scores.logprob_E.astype(np.float64), starts),
+        logprob_P,
         np.add.reduceat(scores.softmargin_E.astype(np.float64), starts),
         np.logical_and.reduceat(scores.correct_E, starts),
         plan.path_length_P,
+        scores.pruned_P,
     )
 
 
@@ -51,6 +57,8 @@ def check_finite(planned: PlannedSet, sums: PathSums) -> None:
     loss_QC = sums.loss_P[planned.path_QC]
     margin_Q = sums.softmargin_P[planned.right_path_Q]
     bad_QC = ~np.isfinite(loss_QC)
+    if sums.pruned_P is not None:
+        bad_QC &= ~sums.pruned_P[planned.path_QC]
     if bad_QC.any():
         question, column = (int(i) for i in np.argwhere(bad_QC)[0])
         what = f"a loss of {loss_QC[question, column]}"

@@ -48,15 +48,11 @@ def ranks(asked: Asked) -> Columns:
     planned, right_Q, loss_QC = asked.planned, asked.right_Q, asked.loss_QC
     lower_Q, ties_Q = _count_lower_and_tied(loss_QC, right_Q)
     n_candidates = loss_QC.shape[1]
-    prior_C = loss_QC.sum(0) / max(1, len(loss_QC))
     rank_Q = 1 + lower_Q
     columns: Columns = {
         "rank": rank_Q,
         "rank_tie_averaged": tie_averaged_rank(loss_QC, right_Q),
         "n_ties": ties_Q,
-        "rank_logprob": tie_averaged_rank(-asked.logprob_QC, right_Q),
-        # A candidate that is likely after any prompt of the set says nothing about this one.
-        "rank_prior_corrected": tie_averaged_rank(loss_QC - prior_C, right_Q),
         "rank_without_few_shot": tie_averaged_rank(
             np.where(planned.shown_QC & ~_is_right(loss_QC, right_Q), np.inf, loss_QC), right_Q
         ),
@@ -65,10 +61,24 @@ def ranks(asked: Asked) -> Columns:
             (rank_Q - 1) / (n_candidates - 1) if n_candidates > 1 else np.full(len(rank_Q), np.nan)
         ),
     }
+    if asked.sums.pruned_P is None:
+        columns |= _ranks_from_every_sum(asked) | _swapped_columns(asked)
+    return columns
+
+
+def _ranks_from_every_sum(asked: Asked) -> Columns:
+    """What is not known where candidates that had lost were not read on."""
+    right_Q, loss_QC = asked.right_Q, asked.loss_QC
+    prior_C = loss_QC.sum(0) / max(1, len(loss_QC))
+    columns: Columns = {
+        "rank_logprob": tie_averaged_rank(-asked.logprob_QC, right_Q),
+        # A candidate that is likely after any prompt of the set says nothing about this one.
+        "rank_prior_corrected": tie_averaged_rank(loss_QC - prior_C, right_Q),
+    }
     if asked.baseline is not None:
-        before_QC = asked.baseline.loss_P[planned.path_QC]
+        before_QC = asked.baseline.loss_P[asked.planned.path_QC]
         columns["rank_step0_corrected"] = tie_averaged_rank(loss_QC - before_QC, right_Q)
-    return columns | _swapped_columns(asked)
+    return columns
 
 
 def tie_averaged_rank(loss_QC: Floats, right_Q: Ints) -> Floats:
