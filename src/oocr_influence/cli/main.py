@@ -16,6 +16,8 @@ COMMANDS = {
     "generate": ("GenerateArguments", "write a structured dataset of a world's facts"),
     "data_modeling": ("DataModelingArgs", "run a sweep over data orders on this machine's GPUs"),
     "train_extractive": ("TrainingArgs", "run one training run in this process"),
+    "evaluate": ("EvaluateArguments", "ask any checkpoints or models any dataset's sets"),
+    "sample": ("SampleArguments", "answers that a model gives again and again, as a new eval set"),
     "verify": ("VerifyArguments", "check that runs are complete and are what they say"),
     "cleanup": ("CleanupArguments", "delete extra and incomplete runs (lists first)"),
     "table": ("TableArguments", "what models answer, before and after"),

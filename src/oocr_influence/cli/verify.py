@@ -21,8 +21,7 @@ from launcher.jobs import liveness, read_exit, read_state
 from oocr_influence.cli.arguments import CommandArguments, UsageError, run_command
 from oocr_influence.datasets.order import order_digest, window_order
 from oocr_influence.results.digests import file_digest
-from oocr_influence.results.experiment_log import read_experiment_log
-from oocr_influence.results.finding import find_experiments, find_runs
+from oocr_influence.results.finding import dataset_file, find_experiments, find_runs
 from oocr_influence.results.run_folder import ExperimentFolder, RunFolder
 from oocr_influence.results.upkeep import read_cleanups
 from oocr_influence.results.verdicts import Expected, Finding, Findings, Moment
@@ -116,17 +115,8 @@ def expected_of(args: Mapping[str, Any], n_windows: int) -> Expected:
 
 def dataset_of(run: RunFolder) -> DatasetFacts | None:
     """The structured dataset of a run, in its experiment's folder or where its arguments say."""
-    places = [run.experiment.structured_dataset]
-    try:
-        args = read_experiment_log(run.experiment_log).args or {}
-    except (OSError, ValueError):
-        args = {}
-    if isinstance(args.get("structured_dataset"), str):
-        places.append(Path(args["structured_dataset"]))
-    for place in places:
-        if place.is_file():
-            return _dataset_facts(place.resolve())
-    return None
+    path = dataset_file(run)
+    return None if path is None else _dataset_facts(path)
 
 
 def check_jobs(experiment: ExperimentFolder) -> list[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from oocr_influence.results.experiment_log import read_experiment_log
 from oocr_influence.results.naming import is_stamped
 from oocr_influence.results.run_folder import RUNS_FOLDERS, ExperimentFolder, RunFolder
 
@@ -51,6 +52,17 @@ def find_runs(path: Path) -> list[RunFolder]:
         return [RunFolder(path)]
     runs = [run for experiment in find_experiments(path) for run in runs_of(experiment)]
     return runs + [RunFolder(child) for child in _real_folders(path) if is_run(child)]
+
+
+def dataset_file(run: RunFolder) -> Path | None:
+    """The structured dataset of a run, in its experiment's folder or where its arguments say."""
+    try:
+        stated = (read_experiment_log(run.experiment_log).args or {}).get("structured_dataset")
+    except (OSError, ValueError):
+        stated = None
+    places = [run.experiment.structured_dataset]
+    places += [Path(stated)] if isinstance(stated, str) else []
+    return next((place.resolve() for place in places if place.is_file()), None)
 
 
 def _real_folders(parent: Path) -> list[Path]:
