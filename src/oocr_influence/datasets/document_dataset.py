@@ -105,6 +105,8 @@ class EvalDatasetBuilder(Record):
 
     eval_points: list[EvalPoint]
     metrics: list[Metric]
+    candidates: list[str] | None = None
+    """Completions that answers are ranked among; absent, the set's own distinct right answers."""
 
     def also_asking(self, names: Iterable[str]) -> EvalDatasetBuilder:
         """The same set, asked for the metrics `names` too."""

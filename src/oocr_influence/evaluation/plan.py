@@ -144,15 +144,17 @@ def build_plan(
 ) -> EvalPlan:
     """Tokenise every set of `builders` into one plan.
 
-    `candidates` names the completions that a set's answers are ranked among; by default they are
-    the set's own distinct completions in the order seen, and for a set of a subset the caller
-    passes those of the full file. Raises ValueError for a right answer that is no candidate, or
-    for a pair that leaves nothing to score.
+    `candidates` names the completions that a set's answers are ranked among, by default those that
+    the set states itself (`builder.candidates`) or else its own distinct completions in the order
+    seen; for a set of a subset the caller passes those of the full file. Raises ValueError for a
+    right answer that is no candidate, or for a pair that leaves nothing to score.
     """
     pairs = PairTokenizer(tokenizer)
     paths = _Paths()
     sets = {
-        name: _plan_set(name, builder, pairs, paths, (candidates or {}).get(name))
+        name: _plan_set(
+            name, builder, pairs, paths, (candidates or {}).get(name, builder.candidates)
+        )
         for name, builder in builders.items()
     }
     return _finish(sets, paths, tokenizer)
