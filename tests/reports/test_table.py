@@ -96,6 +96,37 @@ def test_questions_without_ranks_have_none(experiment):
     assert "– → –" in render_text([row])
 
 
+def test_each_control_is_a_kind_and_swapped_answers_are_one(experiment):
+    run = RunFolder.create(experiment.all_docs_runs, "one", 1, 1e-4)
+    for name, (trained, swapped) in {"start": (3.0, 2.0), "final": (1.0, 4.0)}.items():
+        asked = {**question("qa", "trained", trained, True), "rank_swapped": swapped}
+        written = {**question("gen", "trained", 1.0, True), "rank_swapped": swapped + 1}
+        untold = {**question("qa", "control", trained + 1, False), "control": "untold"}
+        unmentioned = {**question("qa", "control", trained, False), "control": "unmentioned"}
+        earlier = question("gen", "control", 2.0, False)
+        write(run, name, [untold, unmentioned, earlier, asked, written])
+    rows = before_after_table([run])
+    found = {
+        (row.group["kind"], row.group["style"]): (row.rank_before.mean, row.rank_after.mean)
+        for row in rows
+    }
+    assert found == {
+        ("trained", "gen"): (1.0, 1.0),
+        ("trained", "qa"): (3.0, 1.0),
+        ("trained", "all"): (2.0, 1.0),
+        ("control", "gen"): (2.0, 2.0),
+        ("control: swapped", "all"): (2.5, 4.5),
+        ("control: unmentioned", "qa"): (3.0, 1.0),
+        ("control: untold", "qa"): (4.0, 2.0),
+    }
+    assert [row.group["kind"].partition(":")[0] for row in rows] == ["trained"] * 3 + [
+        "control"
+    ] * 4
+    (swapped,) = [row for row in rows if row.group["kind"] == "control: swapped"]
+    assert (swapped.n_questions, swapped.chance_rank) == (2, 3.0)
+    assert swapped.accuracy_after is None
+
+
 def test_other_groups(experiment):
     rows = before_after_table([make_run(experiment, 1.0)], by=("answer_format",))
     assert [(dict(row.group), row.n_questions) for row in rows] == [({"answer_format": "full"}, 3)]

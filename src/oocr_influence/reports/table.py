@@ -25,7 +25,7 @@ from oocr_influence.results.run_folder import RunFolder
 
 GROUPS = ("kind", "relation", "style", "answer_format")
 KINDS = ("trained", "reversed", "first_hop", "two_hop", "control")
-_NUMBERS = ("rank_tie_averaged", "accuracy", "n_candidates")
+_NUMBERS = ("rank_tie_averaged", "accuracy", "n_candidates", "rank_swapped")
 _COLUMNS = {
     "kind": "kind",
     "relation": "relation",
@@ -34,6 +34,7 @@ _COLUMNS = {
 }
 _NOTHING = "–"
 _ALL = "all"
+_SWAPPED = "control: swapped"
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,16 @@ def before_after_table(
 ) -> list[Row]:
     """Rows for every experiment of `runs`, trained relations first.
 
-    A kind of several groups has a last row of all its questions, `all` in the other columns. Runs
-    that lack one of the two evaluations are left out (see `runs_without`).
+    A kind of several groups has a last row of all its questions, `all` in the other columns. Each
+    control is a kind of its own; `control: swapped` grades the trained questions by other entities'
+    answers. Runs that lack one of the two evaluations are left out (see `runs_without`).
     """
     groups: dict[tuple[str, tuple[str, ...]], list[tuple[_Means, _Means]]] = defaultdict(list)
     for run in runs:
         if _lacks(run, before, after):
             continue
-        tables = [read_merged(run, name, [*by, *_NUMBERS]).records for name in (before, after)]
+        wanted = [*by, "control", *_NUMBERS]
+        tables = [read_merged(run, name, wanted).records for name in (before, after)]
         # Sets that were added later may have been asked at one of the two alone.
         asked = set.intersection(*(set(table.column("set").to_pylist()) for table in tables))
         first, last = (_means(table, by, asked) for table in tables)
@@ -138,6 +141,11 @@ def _means(table: Any, by: Sequence[str], sets: set[str]) -> dict[tuple[str, ...
     """Each group's means over the questions of `sets` in one evaluation."""
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
     absent: list[Any] = [None] * table.num_rows
+    swapped = _swapped_rows(columns, by, sets)
+    if "kind" in columns:
+        controls = columns.get("control", absent)
+        named = zip(columns["kind"], controls, strict=True)
+        columns["kind"] = [f"{kind}: {control}" if control else kind for kind, control in named]
     keys = zip(*(columns.get(name, absent) for name in by), strict=True)
     places: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for place, (key, name) in enumerate(zip(keys, columns["set"], strict=True)):
@@ -151,15 +159,31 @@ def _means(table: Any, by: Sequence[str], sets: set[str]) -> dict[tuple[str, ...
         column = columns.get(name, absent)
         return [float(column[row]) for row in rows if column[row] is not None]
 
-    return {
-        key: _Means(
+    def means(rows: list[int], rank: str, accuracy: str | None) -> _Means:
+        return _Means(
             n=len(rows),
-            rank=_mean(values("rank_tie_averaged", rows)),
-            accuracy=_mean(values("accuracy", rows)),
+            rank=_mean(values(rank, rows)),
+            accuracy=_mean(values(accuracy, rows)) if accuracy else None,
             chance=_mean([(n + 1) / 2 for n in values("n_candidates", rows)]),
         )
-        for key, rows in places.items()
-    }
+
+    found = {key: means(rows, "rank_tie_averaged", "accuracy") for key, rows in places.items()}
+    if swapped:
+        found[_SWAPPED, *[_ALL] * (len(by) - 1)] = means(swapped, "rank_swapped", None)
+    return found
+
+
+def _swapped_rows(columns: Mapping[str, list[Any]], by: Sequence[str], sets: set[str]) -> list[int]:
+    """The trained questions that another entity's answer was graded on too, where kinds are told
+    apart first."""
+    if not by or by[0] != "kind" or not {"kind", "rank_swapped"} <= columns.keys():
+        return []
+    rows = zip(columns["set"], columns["kind"], columns["rank_swapped"], strict=True)
+    return [
+        place
+        for place, (name, kind, rank) in enumerate(rows)
+        if name in sets and kind == "trained" and rank is not None
+    ]
 
 
 def _totals(places: Mapping[tuple[str, ...], list[int]]) -> dict[tuple[str, ...], list[int]]:
@@ -201,7 +225,8 @@ def _average(values: Iterable[float | None]) -> Average | None:
 
 def _order(group: Mapping[str, str]) -> tuple[Any, ...]:
     kind = group.get("kind", "")
-    place = KINDS.index(kind) if kind in KINDS else len(KINDS)
+    known = kind.partition(":")[0]  # of a control: which one
+    place = KINDS.index(known) if known in KINDS else len(KINDS)
     values = tuple(group.values())
     return (place, kind, set(values[1:]) == {_ALL}, *values)
 
