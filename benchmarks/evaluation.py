@@ -232,10 +232,9 @@ def by_lm_eval(model: Any, tokenizer: Any) -> Scorer:
             for candidate in suite.candidates
         ]
         sums = [logprob for logprob, _ in harness.loglikelihood(requests, disable_tqdm=True)]
-        lengths = [
-            len(harness.tok_encode_pair(suite.prompts[0], candidate)[1])
-            for candidate in suite.candidates
-        ]
+        joint = encode(tokenizer, [suite.prompts[0] + text for text in suite.candidates])
+        start = len(encode(tokenizer, suite.prompts[:1])[0])
+        lengths = [len(tokens) - start for tokens in joint]
         return -np.array(sums).reshape(len(suite.prompts), -1) / np.array(lengths)
 
     return score
@@ -383,7 +382,7 @@ def forwarded(
                 score(model, tokenizer, asked[name])
             numbers[rival] = sum(seen)
         print(
-            f"tokens counted in the model, {name} (the tree's first call proves it by a few more):"
+            f"tokens counted in the model, {name}:"
         )
         print("   " + ", ".join(f"{rival} {number:,}" for rival, number in numbers.items()))
 
