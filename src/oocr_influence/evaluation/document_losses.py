@@ -27,9 +27,9 @@ from oocr_influence.evaluation.plain import float32_head
 from oocr_influence.evaluation.scores import NonFiniteScoreError, evaluation_mode, model_device
 from oocr_influence.models.loss import WindowBatch, window_loss
 
-TOKEN_BUDGET = (
-    4096  # padded tokens of a forward pass: logits of a large vocabulary take 4 bytes each
-)
+# Padded tokens of a forward pass. CPU: 512 and 1,024 are equally fast, 4,096 is 40 % slower (1.7 M
+# parameters, one thread); on a GPU, a large vocabulary's logits take 4 bytes each.
+TOKEN_BUDGET = {"cpu": 1024, "cuda": 4096}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class DocumentLosses:
         packing: Packing,
         chunk_size: int,
         overlap_cuts: bool = True,
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
     ) -> None:
         self.token_budget = token_budget
         self._samples = {}
@@ -93,7 +93,8 @@ class DocumentLosses:
         sample = self._samples[group]
         device = model_device(model)
         total = 0.0
-        for rows, length in _batches(sample.windows, self.token_budget):
+        budget = self.token_budget or TOKEN_BUDGET.get(device.type, TOKEN_BUDGET["cuda"])
+        for rows, length in _batches(sample.windows, budget):
             _, loss = window_loss(model, _batch(sample.windows, rows, length, device))
             total += float(loss)
         if not math.isfinite(total):
