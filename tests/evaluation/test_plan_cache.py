@@ -13,7 +13,7 @@ from oocr_influence.datasets.document_dataset import EvalDatasetBuilder
 from oocr_influence.evaluation import plan_cache
 from oocr_influence.evaluation.evaluate import Evaluator
 from oocr_influence.evaluation.plan import build_plan
-from oocr_influence.evaluation.plan_cache import cached_plan, suite_digest
+from oocr_influence.evaluation.plan_cache import suite_digest
 from oocr_influence.results.cache import Cache
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "earlier_structured_dataset.json"
@@ -35,6 +35,10 @@ def planned(monkeypatch):
 
     monkeypatch.setattr(plan_cache, "build_plan", build)
     return calls
+
+
+def cached_plan(builders, tokenizer, cache):
+    return plan_cache.cached_plan(builders, tokenizer, suite_digest(builders, tokenizer), cache)
 
 
 def same(one, other):
@@ -142,7 +146,9 @@ def test_two_processes_plan_once(tmp_path):
             return build(*given)
         plan_cache.build_plan = planned
         builders = load_structured_dataset(sys.argv[1]).eval_dataset_builders
-        print(plan_cache.cached_plan(builders, tiny_tokenizer(), Cache(Path(sys.argv[2]))).digest)
+        tokenizer, cache = tiny_tokenizer(), Cache(Path(sys.argv[2]))
+        suite = plan_cache.suite_digest(builders, tokenizer)
+        print(plan_cache.cached_plan(builders, tokenizer, suite, cache).digest)
     """)
     paths = [SAMPLE, tmp_path / "cache", tmp_path / "log"]
     command = [sys.executable, "-W", "ignore", "-c", code, *map(str, paths)]

@@ -69,7 +69,7 @@ class Session:
         digest = suite_digest(builders, tokenizer)
         key = target.dataset, digest
         if key not in self.suites:
-            plan = cached_plan(builders, tokenizer, self.cache)
+            plan = cached_plan(builders, tokenizer, digest, self.cache)
             described = {name: asdict(describe_set(name, b)) for name, b in builders.items()}
             n_questions = sum(len(builder.eval_points) for builder in builders.values())
             evaluator = Evaluator(plan, descriptions=described)

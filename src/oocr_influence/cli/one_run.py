@@ -189,7 +189,7 @@ class _Run:
         tokenizer = self.preparation.tokenizer
         self.suite = suite_digest(builders, tokenizer)
         waiting = self._waiting("planning by another run")
-        plan = cached_plan(builders, tokenizer, self.cache, waiting)
+        plan = cached_plan(builders, tokenizer, self.suite, self.cache, waiting)
         self.log.update(
             eval_plan_digest=plan.digest, eval_suite_digest=self.suite, n_eval_sets=len(builders)
         )

@@ -1,6 +1,7 @@
 """Plans that are made once: kept by what they were made from, and read back as they were.
 
-    plan = cached_plan(builders, tokenizer, Cache.default())
+    suite = suite_digest(builders, tokenizer)
+    plan = cached_plan(builders, tokenizer, suite, Cache.default())
 
 An entry's key is the digest of the sets as text, the tokenizer and the sources of this package, so
 that an entry can be of another suite or another version only by having another name. Numbers lie in
@@ -40,18 +41,19 @@ _OF_DATASET = {"points", "beam_search"}  # fields of a set that are not kept
 def cached_plan(
     builders: Mapping[str, EvalDatasetBuilder],
     tokenizer: Any,
+    suite: str,
     kept: Cache | None,
     waiting: Callable[[], None] = lambda: None,
 ) -> EvalPlan:
     """`build_plan(builders, tokenizer)`, or the same read from the cache.
 
-    Of several processes that ask at once, one plans and the others wait (see `Cache.alone`). None
-    for a cache, or a tokenizer that cannot be told from another, plans anew. Raises ValueError as
-    `build_plan` does.
+    `suite` is their `suite_digest`. Of several processes that ask at once, one plans and the others
+    wait (see `Cache.alone`). Without a cache, and for tokenizers written in Python, whose rules
+    cannot be read, it plans anew. Raises ValueError as `build_plan` does.
     """
-    if kept is None or tokenizer_digest(tokenizer) is None:
+    if kept is None or getattr(tokenizer, "backend_tokenizer", None) is None:
         return build_plan(builders, tokenizer)
-    key = json_digest([suite_digest(builders, tokenizer), sources_digest()])
+    key = json_digest([suite, sources_digest()])
     with kept.alone(KIND, key, waiting):
         entry = kept.find(KIND, key)
         if entry is not None:
@@ -71,14 +73,15 @@ def suite_digest(builders: Mapping[str, EvalDatasetBuilder], tokenizer: Any) -> 
     return json_digest([PLAN_VERSION, tokenizer_digest(tokenizer), texts])
 
 
-def tokenizer_digest(tokenizer: Any) -> str | None:
-    """sha256 hex of all that decides a text's tokens; None for one that does not say it."""
+def tokenizer_digest(tokenizer: Any) -> str:
+    """sha256 hex of all that decides a text's tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or not hasattr(backend, "to_str"):
-        return None
-    described = json.loads(backend.to_str())
-    # Set anew by each call.
-    described = {k: v for k, v in described.items() if k not in ("truncation", "padding")}
+    if backend is None:
+        described = json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
+    else:
+        # Behind version, truncation and padding; the latter two are set anew by each call.
+        _, found, described = backend.to_str().partition('"added_tokens":')
+        assert found, "the tokenizers library writes its files otherwise by now"
     split = getattr(tokenizer, "split_special_tokens", False)
     return json_digest([tokenizers.__version__, tokenizer.bos_token_id, split, described])
 
