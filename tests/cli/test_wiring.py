@@ -71,7 +71,7 @@ def asked(monkeypatch):
     """Every evaluation of a run, none of which asks anything: its arguments and its scores."""
     calls = []
 
-    def evaluate(self, model, *, beam_search=True, baseline=None, progress=None):
+    def evaluate(self, model, *, beam_search=True, baseline=None, ranks="full", progress=None):
         scores = f"scores {len(calls)}"
         calls.append(
             {
