@@ -381,9 +381,7 @@ def forwarded(
             with counting(model) as seen:
                 score(model, tokenizer, asked[name])
             numbers[rival] = sum(seen)
-        print(
-            f"tokens counted in the model, {name}:"
-        )
+        print(f"tokens counted in the model, {name}:")
         print("   " + ", ".join(f"{rival} {number:,}" for rival, number in numbers.items()))
 
 
@@ -497,7 +495,10 @@ def throughput(device: str, n: int) -> None:
     """
     model, tokenizer = _large_model(device), tiny_tokenizer()
     gpu = device.startswith("cuda")
-    weights = torch.cuda.memory_allocated() if gpu else 0
+    weights = 0
+    if gpu:
+        weights = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
     budget = TOKEN_BUDGET[torch.device(device).type]
     asked = {
         f"98 sets, {n} entities": build_eval_sets(invented_world(n), seed=0),
