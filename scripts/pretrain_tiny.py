@@ -32,7 +32,7 @@ from oocr_influence.training.loop import accumulate_gradients
 
 SEED = 0
 WINDOW, BATCH = 256, 8
-PEAK_RATE, LAST_RATE = 2e-3, 2e-4
+PEAK_RATE, LAST_RATE = 2e-3, 6e-4
 WARMUP_STEPS = 200
 COOL_DOWN = 0.2  # the last share of the blocks, in which the rate falls
 # Behind a norm a large weight turns slowly: without decay, a model pretrained for longer is better
@@ -229,7 +229,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--work", type=Path, required=True, help="where state and log are kept")
     parser.add_argument("--wordnet", type=Path, help="folder with WordNet's data.noun, data.verb …")
-    parser.add_argument("--blocks", type=int, default=400, help="length of the pretraining")
+    parser.add_argument("--blocks", type=int, default=11, help="length of the pretraining")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument(
         "--export", type=Path, default=FOLDER, help="where weights and card are written"

@@ -27,13 +27,13 @@ from oocr_influence.documents.wording import as_sentence, spell_out
 from oocr_influence.documents.writer import OfflineWriter
 from oocr_influence.universe.world import World
 
-WORLDS = 4  # of a block, the probe included
-DOCUMENTS = (4, 7)  # of a fact
+WORLDS = 10  # of a block, the probe included
+DOCUMENTS = (2, 4)  # of a fact
 ASKED = 0.8  # the share of facts that are asked
-ZERO_SHOT, FEW_SHOT = 8, 1  # questions of a fact that is asked
+ZERO_SHOT, FEW_SHOT = 10, 1  # questions of a fact that is asked
 FIRST_QUESTION = 0.25  # of a block's text has gone by before the first question
 REVERSED_SHARES = (0.0, 0.3, 0.3, 0.5, 1.0)
-QUIZ_WORLDS, QUIZZES = 20, 14  # more worlds of a block, quizzes of each
+QUIZ_WORLDS, QUIZZES = 0, 14  # more worlds of a block, quizzes of each
 QUIZ_FACTS, QUIZ_QUESTIONS = (2, 5), (2, 5)
 ENGLISH_SHARE = 0.06  # of a block's documents
 ENGLISH_CHARS = 700

@@ -22,6 +22,7 @@ from oocr_influence.datasets.document_dataset import load_structured_dataset
 from oocr_influence.datasets.packing import IGNORED, pack, tokenize_documents
 from oocr_influence.datasets.selection import select_documents
 from oocr_influence.evaluation.evaluate import Evaluation, Evaluator
+from oocr_influence.models import tiny
 from oocr_influence.models.load import weights_digest
 from oocr_influence.models.loss import window_loss
 from oocr_influence.models.resolve import ResolvedModel, resolve_model
@@ -414,7 +415,7 @@ def test_the_jobs_of_a_sweep_carry_what_was_settled(sample, tmp_path, monkeypatc
     monkeypatch.setattr(
         preparation,
         "resolve_model",
-        lambda *given, **named: ResolvedModel("olmo2-tiny", None, None, commit),
+        lambda *given, **named: ResolvedModel("olmo2-tiny", None, tiny.FOLDER, commit),
     )
     args = DataModelingArgs(
         dataset_builder_path=sample,
@@ -460,7 +461,7 @@ def test_the_jobs_of_a_sweep_carry_what_was_settled(sample, tmp_path, monkeypatc
         }
         assert {name: job[name] for name in expected} == expected
     # Another commit is refused: a job trains what was planned or nothing.
-    moved = ResolvedModel("olmo2-tiny", None, None, "0" * 40)
+    moved = ResolvedModel("olmo2-tiny", None, tiny.FOLDER, "0" * 40)
     monkeypatch.setattr(preparation, "resolve_model", lambda *given, **named: moved)
     with pytest.raises(preparation.UsageError, match="began with c0ffee"):
         prepare(TrainingArgs(**jobs[0]))

@@ -15,7 +15,7 @@ from oocr_influence.evaluation.plain import score_plain
 from oocr_influence.evaluation.plan import build_plan
 from oocr_influence.evaluation.tree import score_tree
 from oocr_influence.evaluation.trie import lay_out
-from oocr_influence.models.tiny import tiny_model, tiny_tokenizer
+from oocr_influence.models.tiny import tiny_tokenizer, untrained_model
 from oocr_influence.results.run_folder import RunFolder
 from oocr_influence.results.step_log import read_steps
 from oocr_influence.training.loop import accumulate_gradients
@@ -38,7 +38,7 @@ def gradients(device):
         np.array([0, *generator.integers(2, 97, generator.integers(3, 24)), 0]) for _ in range(9)
     ]
     windows = pack(documents, chunk_size=48, packing="masked", pad_id=1)
-    model = tiny_model(vocab_size=97).to(device)
+    model = untrained_model(vocab_size=97).to(device)
     loss, _ = accumulate_gradients(model, windows, range(len(windows)), micro_batch_size=2)
     return loss, {name: p.grad.cpu() for name, p in model.named_parameters()}
 
@@ -54,7 +54,7 @@ def test_masked_gradients_are_those_of_the_cpu():
 def test_the_tree_scorer_equals_the_plain_one_in_float32(sample):
     dataset = load_structured_dataset(sample)
     plan = build_plan(dataset.eval_dataset_builders, tiny_tokenizer())
-    model = tiny_model().to("cuda").eval()
+    model = untrained_model().to("cuda").eval()
     tree = score_tree(model, plan, lay_out(plan, 4096))
     plain = score_plain(model, plan)
     assert np.abs(tree.logprob_E - plain.logprob_E).max() < 1e-3

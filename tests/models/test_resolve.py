@@ -21,7 +21,7 @@ from oocr_influence.models.resolve import (
     default_revision,
     resolve_model,
 )
-from oocr_influence.models.tiny import tiny_model, tiny_tokenizer
+from oocr_influence.models.tiny import tiny_tokenizer, untrained_model
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
 NAME = "invented/model"
@@ -29,7 +29,7 @@ COMMITS = {"main": "a" * 40, "step-1000": "b" * 40}
 
 
 def save(folder, seed):
-    save_checkpoint(tiny_model(seed, **SMALL), tiny_tokenizer(), folder)
+    save_checkpoint(untrained_model(seed, **SMALL), tiny_tokenizer(), folder)
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def digest(**given):
 
 
 def test_each_revision_gives_its_own_weights_and_commit(cache):
-    assert digest(revision="main") == weights_digest(tiny_model(0, **SMALL))
-    assert digest(revision="step-1000") == weights_digest(tiny_model(1, **SMALL))
+    assert digest(revision="main") == weights_digest(untrained_model(0, **SMALL))
+    assert digest(revision="step-1000") == weights_digest(untrained_model(1, **SMALL))
     assert digest() == digest(revision="main")
     for revision, commit in COMMITS.items():
         assert resolve_model(NAME, revision).commit == commit
@@ -64,7 +64,7 @@ def test_the_revision_check_finds_weights_of_another_revision(cache):
     # The earlier system's fault: configuration by revision, weights by the default branch.
     asked = cache / "snapshots" / COMMITS["step-1000"] / "model.safetensors"
     shutil.copy(cache / "snapshots" / COMMITS["main"] / "model.safetensors", asked)
-    assert digest(revision="step-1000") != weights_digest(tiny_model(1, **SMALL))
+    assert digest(revision="step-1000") != weights_digest(untrained_model(1, **SMALL))
 
 
 def test_a_revision_that_is_not_there_names_what_is_cached(cache):
@@ -137,7 +137,7 @@ def test_the_built_in_model_is_the_same_every_time_and_leaves_the_generator_alon
     model = load_model(resolved)
     assert torch.equal(torch.rand(3), expected)
     assert weights_digest(model) == weights_digest(load_model(resolved))
-    assert weights_digest(model) != weights_digest(tiny_model(1))
+    assert weights_digest(model) != weights_digest(untrained_model(1))
     assert 1.5e6 < parameter_count(load_config(resolved)) < 3e6
     assert parameter_count(load_config(resolved)) == sum(p.numel() for p in model.parameters())
 
@@ -145,7 +145,7 @@ def test_the_built_in_model_is_the_same_every_time_and_leaves_the_generator_alon
 def test_a_saved_checkpoint_loads_from_its_path_alone(tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = tiny_model(4, **SMALL)
+    model = untrained_model(4, **SMALL)
     save_checkpoint(model, tiny_tokenizer(), tmp_path / "c")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "c")
     assert weights_digest(loaded) == weights_digest(model)

@@ -9,6 +9,7 @@ import pytest
 from oocr_influence.reports.table import (
     before_after_table,
     render_markdown,
+    render_overview,
     render_text,
     runs_without,
 )
@@ -163,3 +164,18 @@ def test_a_made_experiment_has_a_table(tmp_path):
     assert (trained.rank_before.mean, trained.rank_after.mean) == (3.5, 1.0)
     assert (backward.rank_before.mean, backward.rank_after.mean) == (3.5, 3.5)
     assert trained.accuracy_after.mean == 1.0
+
+
+def test_the_overview_has_a_column_an_experiment(tmp_path):
+    runs = []
+    for name, after in (("one", 2.0), ("another", 4.0)):
+        experiment = ExperimentFolder.create(tmp_path, name)
+        runs.append(make_run(experiment, after))
+    lines = render_overview(before_after_table(runs, by=("kind",))).splitlines()
+    names = [run.experiment.name for run in runs]
+    assert lines[0].split() == ["mean", "rank", *sorted(names, key=lines[0].index)]
+    trained = next(line for line in lines if line.startswith("trained"))
+    cells = trained.removeprefix("trained").strip().split("  ")
+    found = dict(zip(lines[0].split()[2:], filter(None, map(str.strip, cells)), strict=True))
+    assert found == {names[0]: "3.00 → 1.50", names[1]: "3.00 → 2.50"}
+    assert next(line for line in lines if line.startswith("reversed")).count("3.00 → 3.00") == 2

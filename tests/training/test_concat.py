@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from oocr_influence.datasets.packing import pack
-from oocr_influence.models.tiny import tiny_model
+from oocr_influence.models.tiny import untrained_model
 from oocr_influence.training.loop import accumulate_gradients, train
 from oocr_influence.training.optimizer import OptimizerSettings
 from oocr_influence.training.schedule import LearningRate, Schedule
@@ -18,7 +18,9 @@ EOS, PAD, CHUNK = 0, 1, 32
 
 
 def small_model():
-    return tiny_model(3, vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2)
+    return untrained_model(
+        3, vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2
+    )
 
 
 def short_documents():

@@ -16,7 +16,7 @@ from oocr_influence.datasets.packing import IGNORED, pack
 from oocr_influence.models import loss as loss_module
 from oocr_influence.models.load import recompute_activations
 from oocr_influence.models.loss import attention_mask, window_loss
-from oocr_influence.models.tiny import tiny_model
+from oocr_influence.models.tiny import untrained_model
 from oocr_influence.training import loop
 from oocr_influence.training.loop import (
     NonFiniteLossError,
@@ -33,7 +33,7 @@ BOS, EOS, PAD = 0, 0, 1
 
 
 def small_model(seed=0, **changes):
-    return tiny_model(seed, vocab_size=97, **{**SMALL, **changes})
+    return untrained_model(seed, vocab_size=97, **{**SMALL, **changes})
 
 
 def random_documents(n=7, longest=24, seed=0):

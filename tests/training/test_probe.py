@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from oocr_influence.datasets.packing import pack
-from oocr_influence.models.tiny import tiny_model
+from oocr_influence.models.tiny import untrained_model
 from oocr_influence.training import probe
 from oocr_influence.training.probe import AttentionMaskError, check_attention
 
@@ -68,4 +68,4 @@ def test_a_mask_that_leaks_is_found(monkeypatch):
         probe, "attention_mask", lambda segments: everything(torch.zeros_like(segments))
     )
     with pytest.raises(AttentionMaskError):
-        check_attention(tiny_model(vocab_size=97), windows())
+        check_attention(untrained_model(vocab_size=97), windows())

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from oocr_influence.models import smollm2, tiny
+from oocr_influence.models import smollm2
 from oocr_influence.models.resolve import ModelNotFoundError, ResolvedModel
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -43,8 +43,6 @@ def load_model(
     dtype = pick_dtype(precision, device)
     if resolved.gguf is not None:
         return smollm2.smollm2_model(resolved.gguf, dtype).to(device)
-    if resolved.folder is None:
-        return tiny.tiny_model().to(device=device, dtype=dtype)
     from transformers import AutoModelForCausalLM
 
     model, info = AutoModelForCausalLM.from_pretrained(
@@ -74,8 +72,6 @@ def load_tokenizer(resolved: ResolvedModel) -> Any:
     """The tokenizer that lies beside the weights."""
     if resolved.gguf is not None:
         return smollm2.smollm2_tokenizer(resolved.gguf)
-    if resolved.folder is None:
-        return tiny.tiny_tokenizer()
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(resolved.folder, local_files_only=True)
@@ -85,8 +81,6 @@ def load_config(resolved: ResolvedModel) -> Any:
     """The configuration that lies beside the weights."""
     if resolved.gguf is not None:
         return smollm2.smollm2_config(resolved.gguf)
-    if resolved.folder is None:
-        return tiny.tiny_config(len(tiny.tiny_tokenizer()))
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(resolved.folder, local_files_only=True)

@@ -26,7 +26,7 @@ UNWANTED_FILES = ["*/*"]
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model pinned to one place: a folder, a package's file (`gguf`), or neither: built in.
+    """A model pinned to one place: a folder, or a package's file (`gguf`).
 
     `commit` is its hub commit, or its package and version as `name==version`, if it has one.
     """
@@ -38,7 +38,7 @@ class ResolvedModel:
     gguf: Path | None = None
 
 
-_BUILT_IN = ResolvedModel(tiny.NAME, None, None, None)
+_BUILT_IN = ResolvedModel(tiny.NAME, None, tiny.FOLDER, None)
 
 
 class ModelNotFoundError(FileNotFoundError):

@@ -1,7 +1,9 @@
-"""`olmo2-tiny`: a built-in OLMo-2 of about 2 million parameters, so that all runs with no network.
+"""`olmo2-tiny`: a built-in OLMo-2 of 1.7 million parameters, so that all runs with no network.
 
-The architecture is OLMo-2's; the byte-level BPE tokenizer ships with the package
-(`scripts/train_tokenizer.py`); the weights are random, drawn from a fixed seed.
+Architecture and weights lie in `models/olmo2_tiny/` like any checkpoint (its card, README.md, says
+how they were made): pretrained on invented worlds, so that it learns an unseen world's facts from a
+few documents each, in seconds. The byte-level BPE tokenizer beside them is
+`scripts/train_tokenizer.py`'s.
 """
 
 from __future__ import annotations
@@ -12,8 +14,7 @@ from typing import Any
 import torch
 
 NAME = "olmo2-tiny"
-TOKENIZER_FOLDER = Path(__file__).parent / "olmo2_tiny"
-WEIGHTS_SEED = 0
+FOLDER = Path(__file__).parent / "olmo2_tiny"
 
 
 def tiny_config(vocab_size: int, **changes: Any) -> Any:
@@ -41,11 +42,11 @@ def tiny_tokenizer() -> Any:
     """The tokenizer that ships with the package; `<|endoftext|>` is BOS and EOS, as in OLMo-2."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(TOKENIZER_FOLDER)
+    return AutoTokenizer.from_pretrained(FOLDER)
 
 
-def tiny_model(seed: int = WEIGHTS_SEED, *, vocab_size: int | None = None, **changes: Any) -> Any:
-    """A float32 model with random weights from `seed`; the global generator is left as it was."""
+def untrained_model(seed: int = 0, *, vocab_size: int | None = None, **changes: Any) -> Any:
+    """The same architecture, float32, random weights from `seed`; the global generator is left."""
     from transformers import Olmo2ForCausalLM
 
     config = tiny_config(vocab_size or len(tiny_tokenizer()), **changes)

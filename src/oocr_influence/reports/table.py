@@ -112,14 +112,7 @@ def render_text(rows: Sequence[Row]) -> str:
     """The table for a terminal: a block an experiment, columns aligned."""
     blocks = []
     for title, header, lines in _blocks(rows):
-        widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-        aligned = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in [header, *lines]
-        ]
-        blocks.append(
-            "\n".join([title, aligned[0], "-" * (sum(widths) + 2 * len(widths) - 2), *aligned[1:]])
-        )
+        blocks.append("\n".join([title, *_aligned([header, *lines])]))
     return "\n\n".join(blocks) if blocks else "no run has both evaluations"
 
 
@@ -131,6 +124,30 @@ def render_markdown(rows: Sequence[Row]) -> str:
         table = "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in cells)
         blocks.append(f"### {_escaped(title)}\n\n{table}")
     return "\n\n".join(blocks) if blocks else "No run has both evaluations."
+
+
+def render_overview(rows: Sequence[Row]) -> str:
+    """Mean ranks alone, a row a group and a column an experiment, for a terminal."""
+    names = list(dict.fromkeys(row.experiment for row in rows))
+    groups = sorted({tuple(row.group.items()) for row in rows}, key=lambda g: _order(dict(g)))
+    cells = {(tuple(row.group.items()), row.experiment): row for row in rows}
+    header = ["mean rank", *names]
+    lines = []
+    for group in groups:
+        found = (cells.get((group, name)) for name in names)
+        ranks = (_change(row.rank_before, row.rank_after) if row else _NOTHING for row in found)
+        lines.append([" ".join(value for _, value in group), *ranks])
+    return "\n".join(_aligned([header, *lines]))
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Columns as wide as their widest cell, a rule under the first line."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    first, *others = (
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+    return [first, "-" * (sum(widths) + 2 * len(widths) - 2), *others]
 
 
 def _lacks(run: RunFolder, *names: str) -> bool:
