@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from oocr_influence.results.merged_evaluations import is_evaluated, read_merged
+from oocr_influence.results.naming import unstamped
 from oocr_influence.results.run_folder import RunFolder
 
 GROUPS = ("kind", "relation", "style", "answer_format")
@@ -131,7 +132,8 @@ def render_overview(rows: Sequence[Row]) -> str:
     names = list(dict.fromkeys(row.experiment for row in rows))
     groups = sorted({tuple(row.group.items()) for row in rows}, key=lambda g: _order(dict(g)))
     cells = {(tuple(row.group.items()), row.experiment): row for row in rows}
-    header = ["mean rank", *names]
+    short = [unstamped(name) for name in names]
+    header = ["mean rank", *(short if len(set(short)) == len(short) else names)]
     lines = []
     for group in groups:
         found = (cells.get((group, name)) for name in names)

@@ -58,6 +58,11 @@ def is_stamped(name: str) -> bool:
     return _STAMPED.match(name) is not None
 
 
+def unstamped(name: str) -> str:
+    """What the person called it: the name without its time and letters."""
+    return name.split("_", 5)[5] if is_stamped(name) else name
+
+
 def create_stamped(parent: Path, name: str) -> Path:
     """Make `<parent>/<stamp>_<id>_<name>`, a folder that nobody else has made."""
     parent.mkdir(parents=True, exist_ok=True)
