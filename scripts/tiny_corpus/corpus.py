@@ -8,7 +8,8 @@ counts. Block `n` of a seed depends on (seed, n) and the English alone.
 
 A document is about one fact, so that whoever reads it needs not tell one entity from another.
 Quizzes teach that: a few facts of one more world, a sentence each, and questions about them on the
-lines below.
+lines below. The shipped weights saw none: with a third of the tokens quizzes, facts were learned no
+better (docs/log.md).
 """
 
 from __future__ import annotations
