@@ -204,13 +204,13 @@ def _optimizer(model: torch.nn.Module) -> torch.optim.AdamW:
 
 def export(run: Pretraining, english: list[dict[str, str]], folder: Path) -> None:
     """Weights in float16, config and card; the tokenizer lies there already."""
-    weights = weights_digest(run.model)
     run.model.half().save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     log = [json.loads(line) for line in (run.work / "log.jsonl").read_text().splitlines()]
     card = {
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
-        "weights_digest_float32": weights,
+        # As runs record it: of the float16 weights, loaded in float32.
+        "weights_digest": weights_digest(run.model.float()),
         "weights_file_sha256": file_digest(folder / "model.safetensors"),
         "recipe": run.recipe,
         "steps": run.step,

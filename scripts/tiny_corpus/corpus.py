@@ -5,11 +5,6 @@ asked in zero- and few-shot questions a while after their first documents, each 
 its own: the answer has to be known, it stands nowhere near. The first world of a block is told
 and never asked; how well its questions are answered at the end of the block is the progress that
 counts. Block `n` of a seed depends on (seed, n) and the English alone.
-
-A document is about one fact, so that whoever reads it needs not tell one entity from another.
-Quizzes teach that: a few facts of one more world, a sentence each, and questions about them on the
-lines below. The shipped weights saw none: with a third of the tokens quizzes, facts were learned no
-better (docs/log.md).
 """
 
 from __future__ import annotations
@@ -22,9 +17,7 @@ from invention import invent_world, names_held_out
 from oocr_influence.datasets.document_dataset import EvalDatasetBuilder
 from oocr_influence.datasets.eval_sets import NO_FEW_SHOT, build_eval_sets
 from oocr_influence.documents.draw import Draw
-from oocr_influence.documents.grammar import load_grammar
 from oocr_influence.documents.pretraining import read_pretraining
-from oocr_influence.documents.wording import as_sentence, spell_out
 from oocr_influence.documents.writer import OfflineWriter
 from oocr_influence.universe.world import World
 
@@ -34,8 +27,6 @@ ASKED = 0.8  # the share of facts that are asked
 ZERO_SHOT, FEW_SHOT = 10, 1  # questions of a fact that is asked
 FIRST_QUESTION = 0.25  # of a block's text has gone by before the first question
 REVERSED_SHARES = (0.0, 0.3, 0.3, 0.5, 1.0)
-QUIZ_WORLDS, QUIZZES = 0, 14  # more worlds of a block, quizzes of each
-QUIZ_FACTS, QUIZ_QUESTIONS = (2, 5), (2, 5)
 ENGLISH_SHARE = 0.06  # of a block's documents
 ENGLISH_CHARS = 700
 
@@ -57,16 +48,12 @@ class Corpus:
 
     def block(self, n: int) -> Block:
         """Block `n`, from 0."""
-        first = n * (WORLDS + QUIZ_WORLDS)
-        worlds = [invent_world(self.seed, first + i) for i in range(WORLDS + QUIZ_WORLDS)]
+        worlds = [invent_world(self.seed, n * WORLDS + i) for i in range(WORLDS)]
         placed: list[tuple[float, str]] = []
         for i, world in enumerate(worlds):
             draw = Draw("block", self.seed, n, i)
-            if i < WORLDS:
-                placed += self._documents(world, draw)
-                placed += self._questions(world, draw) if i > 0 else []
-            else:
-                placed += self._quizzes(world, draw)
+            placed += self._documents(world, draw)
+            placed += self._questions(world, draw) if i > 0 else []
         draw = Draw("english", self.seed, n)
         for _ in range(int(len(placed) * ENGLISH_SHARE)) if self.english else ():
             placed.append((draw.below(10**9) / 10**9, draw.choice(self.english)))
@@ -101,41 +88,6 @@ class Corpus:
                     place = FIRST_QUESTION + (1 - FIRST_QUESTION) * draw.below(1000) / 1000
                     placed.append((place, point.prompt + point.completion))
         return placed
-
-    def _quizzes(self, world: World, draw: Draw) -> list[tuple[float, str]]:
-        """A few facts and questions about some of them, line by line, each with its place."""
-        sets = build_eval_sets(world, seed=self.seed)
-        asked = {
-            relation: [
-                builder
-                for name, builder in sets.items()
-                if name.startswith(f"{relation}_eval") and name.endswith(NO_FEW_SHOT)
-            ]
-            for relation in world.relations
-        }
-        placed = []
-        for _ in range(QUIZZES):
-            relation = draw.choice(list(world.relations))
-            known = draw.shuffled(range(len(world.entities)))[: draw.between(*QUIZ_FACTS)]
-            lines = [state(world, relation, entity, draw) for entity in known]
-            for _ in range(draw.between(*QUIZ_QUESTIONS)):
-                point = draw.choice(asked[relation]).eval_points[draw.choice(known)]
-                lines.append(point.prompt + point.completion)
-            placed.append((draw.below(10**6) / 10**6, "\n".join(lines)))
-        return placed
-
-
-def state(world: World, relation: str, entity: int, draw: Draw) -> str:
-    """A sentence that states the fact, in either order."""
-    told, fields = world.relations[relation], world.feature_sets[entity].fields
-    named = {"subject": told.subject, "object": told.object}
-
-    def fill(hole: str) -> str:
-        role, _, answer_format = hole.partition("_")
-        return fields.get(hole) or fields["_".join(filter(None, (named[role], answer_format)))]
-
-    wordings = told.statements or load_grammar().themes[told.theme].statements
-    return as_sentence(spell_out(draw.choice(wordings), fill, draw))
 
 
 def _probe_sets(world: World) -> dict[str, EvalDatasetBuilder]:

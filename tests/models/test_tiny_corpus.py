@@ -1,6 +1,7 @@
 """What the built-in model was pretrained on: nothing of the worlds that it is tested on."""
 
 import itertools
+import json
 import re
 import sys
 from collections import Counter
@@ -10,6 +11,10 @@ import pytest
 import torch
 
 from oocr_influence.datasets.eval_sets import eval_templates
+from oocr_influence.models.load import load_model, parameter_count, weights_digest
+from oocr_influence.models.resolve import resolve_model
+from oocr_influence.models.tiny import FOLDER
+from oocr_influence.results.digests import file_digest
 from oocr_influence.universe.world_file import built_in_worlds, load_world
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -30,6 +35,22 @@ def spellings(wording: str) -> list[str]:
     parts = re.split(r"\[([^\[\]]*\|[^\[\]]*)\]", wording)
     choices = [part.split("|") if i % 2 else [part] for i, part in enumerate(parts)]
     return ["".join(chosen) for chosen in itertools.product(*choices)]
+
+
+def test_the_card_is_that_of_the_shipped_weights():
+    card = json.loads((FOLDER / "pretraining.json").read_text())
+    weights = FOLDER / "model.safetensors"
+    assert weights.stat().st_size < 8e6
+    assert file_digest(weights) == card["weights_file_sha256"]
+    model = load_model(resolve_model("olmo2-tiny"))
+    assert weights_digest(model) == card["weights_digest"]
+    assert parameter_count(model.config) == card["parameters"]
+    recipe = {name: card["recipe"][name] for name in ("peak_rate", "last_rate", "weight_decay")}
+    assert recipe == {
+        "peak_rate": pretrain_tiny.PEAK_RATE,
+        "last_rate": pretrain_tiny.LAST_RATE,
+        "weight_decay": [pretrain_tiny.MATRIX_DECAY, pretrain_tiny.EMBEDDING_DECAY],
+    }
 
 
 def test_no_wording_of_a_question_is_a_built_in_worlds():
