@@ -182,7 +182,14 @@ def test_a_killed_sweep_leaves_no_orphan_and_goes_on(tmp_path):
 def test_a_dataset_of_the_seeds_size(tmp_path, world, sets):
     path = tmp_path / "dataset.json"
     oocr("generate", "--world", world, "--output", path)
+    controlled = load_structured_dataset(path)
+    oocr("generate", "--world", world, "--no-controls", "--output", path, "--overwrite")
     dataset = load_structured_dataset(path)
+    # Controls come on top: their documents last in the file, their sets beside the others.
+    assert controlled.document_dataset.docs[:14000] == dataset.document_dataset.docs
+    assert len(controlled.synthetic_documents) == 3150
+    beside = controlled.eval_dataset_builders.keys() - dataset.eval_dataset_builders.keys()
+    assert beside == {name for name in controlled.eval_dataset_builders if "_control_" in name}
     assert len(dataset.synthetic_documents) == 3000
     assert len(dataset.pretraining_documents) == 11000
     assert len(dataset.eval_dataset_builders) == sets
