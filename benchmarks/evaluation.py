@@ -51,6 +51,7 @@ from oocr_influence.evaluation.tokens import encode
 from oocr_influence.evaluation.tree import score_tree
 from oocr_influence.evaluation.trie import lay_out
 from oocr_influence.models import smollm2
+from oocr_influence.models.norms import fuse_rms_norms
 from oocr_influence.models.tiny import tiny_config, tiny_tokenizer, untrained_model
 from oocr_influence.universe.fields import expand_field
 from oocr_influence.universe.world import World
@@ -487,18 +488,14 @@ def _until(row: list[int], eos: int) -> tuple[int, ...]:
 # --- throughput ----------------------------------------------------------------------------------
 
 
-def throughput(device: str, n: int) -> None:
+def throughput(device: str, n: int, share: int) -> None:
     """Tokens and pairs a second, memory above the weights, and beam search, of one large model.
 
     On a GPU: the shape of OLMo-2-7B, random bf16 weights. Elsewhere the small model, to see that
-    all of this runs.
+    all of this runs. Of scoring, every `share`-th batch is timed; batches are sorted by length.
     """
     model, tokenizer = _large_model(device), tiny_tokenizer()
     gpu = device.startswith("cuda")
-    weights = 0
-    if gpu:
-        weights = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
     budget = TOKEN_BUDGET[torch.device(device).type]
     asked = {
         f"98 sets, {n} entities": build_eval_sets(invented_world(n), seed=0),
@@ -510,28 +507,25 @@ def throughput(device: str, n: int) -> None:
         plan = build_plan(builders, tokenizer)
         batches = lay_out(plan, budget)
         planning = time.perf_counter() - started
-        score_tree(model, plan, batches[:2])  # warm
-        seconds = _synchronous(lambda p=plan, b=batches: score_tree(model, p, b), gpu)
-        tokens, n_pairs = (
-            sum(b.n_tokens for b in batches),
-            sum(planned.path_QC.size for planned in plan.sets.values()),
-        )
+        score_tree(model, plan, batches[:1])  # warm
+        timed = batches[share // 2 :: share] or batches
+        seconds, memory = _measured(lambda p=plan, b=timed: score_tree(model, p, b), gpu)
+        tokens, whole = (sum(b.n_tokens for b in some) for some in (timed, batches))
+        n_pairs = sum(planned.path_QC.size for planned in plan.sets.values()) * tokens / whole
         print(
-            f"{name}: {n_pairs:,} pairs, {tokens:,} tokens in {seconds:.1f} s: "
+            f"{name}: {tokens:,} of {whole:,} tokens in {seconds:.1f} s: "
             f"{tokens / seconds:,.0f} tokens/s, {n_pairs / seconds:,.0f} pairs/s; "
-            f"planned in {planning:.1f} s",
+            f"planned in {planning:.1f} s{memory}",
             flush=True,
         )
-    if gpu:
-        above = (torch.cuda.max_memory_allocated() - weights) / 2**30
-        print(f"memory above the weights: {above:.2f} GiB")
     plan = build_plan(build_eval_sets(invented_world(10), seed=0), tokenizer)
-    pruned = _synchronous(lambda: score_pruned(model, plan, budget), gpu)
-    full = _synchronous(lambda: score_tree(model, plan, lay_out(plan, budget)), gpu)
+    pruned, _ = _measured(lambda: score_pruned(model, plan, budget), gpu)
+    full, _ = _measured(lambda: score_tree(model, plan, lay_out(plan, budget)), gpu)
     print(f"98 sets, 10 entities: full {full:.1f} s, pruned {pruned:.1f} s", flush=True)
     queries = [query for planned in plan.sets.values() for query in set_queries(plan, planned)]
-    seconds = _synchronous(lambda: search(model, queries, token_budget=budget), gpu)
-    print(f"beam search, 98 sets, 10 entities, {len(set(queries))} prompts: {seconds:.1f} s")
+    seconds, memory = _measured(lambda: search(model, queries, token_budget=budget), gpu)
+    prompts = len(set(queries))
+    print(f"beam search, 98 sets, 10 entities, {prompts} prompts: {seconds:.1f} s{memory}")
 
 
 def _large_model(device: str) -> Any:
@@ -551,19 +545,28 @@ def _large_model(device: str) -> Any:
     torch.set_default_dtype(torch.bfloat16)
     try:
         with torch.device(device):
-            return Olmo2ForCausalLM(config).eval()
+            model = Olmo2ForCausalLM(config).eval()
+        fuse_rms_norms(model)  # as load_model does
+        return model
     finally:
         torch.set_default_dtype(torch.float32)
 
 
-def _synchronous(run: Callable[[], Any], gpu: bool) -> float:
+def _measured(run: Callable[[], Any], gpu: bool) -> tuple[float, str]:
+    """Seconds of `run`, and what it held beside the weights at its peak, in words."""
+    before = 0
     if gpu:
         torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
     started = time.perf_counter()
     run()
-    if gpu:
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
+    if not gpu:
+        return time.perf_counter() - started, ""
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - started
+    above = (torch.cuda.max_memory_allocated() - before) / 2**30
+    return seconds, f"; {above:.2f} GiB above the weights"
 
 
 def main() -> None:
@@ -574,6 +577,9 @@ def main() -> None:
     parser.add_argument("--entities", type=int, nargs="+", default=[10, 100])
     parser.add_argument("--questions", type=int, default=20, help="of a timed suite, at most")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--share", type=int, default=1, help="throughput times every Nth batch of scoring alone"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     most = max(args.entities)
@@ -589,7 +595,7 @@ def main() -> None:
         if "beams" in args.parts:
             beams(n, min(n, args.questions), args.rounds)
     if "throughput" in args.parts:
-        throughput(args.device, most)
+        throughput(args.device, most, args.share)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from oocr_influence.universe.world import World
 WORLDS = 10  # of a block, the probe included
 DOCUMENTS = (2, 4)  # of a fact
 ASKED = 0.8  # the share of facts that are asked
-ZERO_SHOT, FEW_SHOT = 10, 1  # questions of a fact that is asked
+ZERO_SHOT, FEW_SHOT = 5, 3  # questions of a fact that is asked
 FIRST_QUESTION = 0.25  # of a block's text has gone by before the first question
 REVERSED_SHARES = (0.0, 0.3, 0.3, 0.5, 1.0)
 ENGLISH_SHARE = 0.06  # of a block's documents

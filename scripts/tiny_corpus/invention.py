@@ -22,7 +22,7 @@ from oocr_influence.universe.world_file import load_world
 
 HELD_OUT = ("mayors", "death_dates")
 ENTITIES = (8, 12)
-WORDINGS_A_BLOCK = 3
+WORDINGS_A_BLOCK = 6
 # The relations of each shape: theme, its subject's field, its object's field. The first field named
 # is the root, which the shape's entities are called by.
 SHAPES = {

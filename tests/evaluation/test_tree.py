@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oocr_influence.evaluation import tree
+from oocr_influence.evaluation.float32_head import Float32Head
 from oocr_influence.evaluation.plain import answer_logits, score_plain
 from oocr_influence.evaluation.plan import build_plan
 from oocr_influence.evaluation.scores import Scores
-from oocr_influence.evaluation.tree import Float32Head, probe, score_tree
+from oocr_influence.evaluation.tree import probe, score_tree
 from oocr_influence.evaluation.trie import build_trie, lay_out
 
 BUDGET = 512

@@ -1,5 +1,6 @@
 """What only a GPU can show: `make gpu` on a machine that has one."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from oocr_influence.cli.one_run import run_once
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.datasets.document_dataset import load_structured_dataset
 from oocr_influence.datasets.packing import pack
+from oocr_influence.evaluation.float32_head import Float32Head
 from oocr_influence.evaluation.plain import score_plain
 from oocr_influence.evaluation.plan import build_plan
 from oocr_influence.evaluation.tree import score_tree
 from oocr_influence.evaluation.trie import lay_out
+from oocr_influence.models.norms import fuse_rms_norms
 from oocr_influence.models.tiny import tiny_tokenizer, untrained_model
 from oocr_influence.results.run_folder import RunFolder
 from oocr_influence.results.step_log import read_steps
@@ -74,3 +77,33 @@ def test_a_run_in_bf16_completes_and_records_the_device(sample, tmp_path):
     assert log["dtype"] == "torch.bfloat16"
     assert log["phases"]["train"]["gpu_peak_bytes"] > 0
     assert all(np.isfinite(step.loss) for step in read_steps(run.steps))
+
+
+def olmo2_in_bf16():
+    return untrained_model(initializer_range=0.1).to("cuda", torch.bfloat16).eval()
+
+
+def test_the_head_multiplies_on_tensor_cores_as_in_float32():
+    model = olmo2_in_bf16()
+    weight_VD = model.get_output_embeddings().weight
+    generator = torch.Generator("cuda").manual_seed(0)
+    hidden_RD = torch.randn(
+        300, weight_VD.shape[1], device="cuda", dtype=torch.bfloat16, generator=generator
+    )
+    exact_RV = hidden_RD.double() @ weight_VD.double().t()
+    logits_RV = Float32Head(model).logits(hidden_RD)
+    assert logits_RV.dtype == torch.float32
+    assert (logits_RV - exact_RV).abs().max() < 1e-5 * exact_RV.abs().max()
+
+
+@torch.no_grad()
+def test_fused_norms_are_as_near_to_float32_as_those_of_transformers():
+    model = olmo2_in_bf16()
+    fused = copy.deepcopy(model)
+    assert fuse_rms_norms(fused) == 4 * model.config.num_hidden_layers + 1
+    ids = torch.arange(400, device="cuda").view(2, 200)
+    reference = copy.deepcopy(model).float()(input_ids=ids).logits
+    before, after = (
+        (one(input_ids=ids).logits.float() - reference).abs().mean() for one in (model, fused)
+    )
+    assert 0 < after < 1.1 * before

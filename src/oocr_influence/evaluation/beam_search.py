@@ -21,13 +21,18 @@ from typing import Any
 import torch
 
 from oocr_influence.evaluation.beam_state import BeamState
+from oocr_influence.evaluation.float32_head import Float32Head
 from oocr_influence.evaluation.plain import answer_logprobs
 from oocr_influence.evaluation.plan import EvalPlan, PlannedSet
 from oocr_influence.evaluation.scores import evaluation_mode, model_device
 from oocr_influence.evaluation.tokens import Tokens
-from oocr_influence.evaluation.tree import Float32Head, additive_mask, tolerance, tree_mask
+from oocr_influence.evaluation.tree import additive_mask, tolerance, tree_mask
 
 logger = logging.getLogger(__name__)
+
+# Keys and values held at once: of OLMo-2-7B, half a MiB a token, 6,144 tokens, which is about forty
+# prompts with twelve beams.
+CACHE_BYTES = 3 * 2**30
 
 
 @dataclass(frozen=True, order=True)
@@ -77,7 +82,7 @@ def search(
     checked = False
     with evaluation_mode(model):
         head = Float32Head(model)
-        for batch in _batches(queries, token_budget):
+        for batch in _batches(queries, min(token_budget, _cached_tokens(model))):
             results = _search_batch(model, head, batch)
             if not checked:
                 checked = True
@@ -158,6 +163,16 @@ def _batches(queries: Sequence[BeamQuery], token_budget: int) -> list[list[BeamQ
                 width = len(query.prompt) + query.num_beams * (query.max_new_tokens - 1)
             batches[-1].append(query)
     return batches
+
+
+def _cached_tokens(model: Any) -> int:
+    """How many tokens' keys and values `CACHE_BYTES` hold, of a model with plain attention."""
+    config = model.config
+    heads = config.num_attention_heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kept_heads = getattr(config, "num_key_value_heads", None) or heads
+    element = model.get_input_embeddings().weight.element_size()
+    return int(CACHE_BYTES // (2 * config.num_hidden_layers * kept_heads * head_size * element))
 
 
 def _search_batch(model: Any, head: Float32Head, batch: list[BeamQuery]) -> list[list[Beam]]:

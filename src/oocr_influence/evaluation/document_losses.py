@@ -23,7 +23,7 @@ import torch
 
 from oocr_influence.datasets.packing import IntArray, PackedWindows, Packing, pack
 from oocr_influence.datasets.packing import tokenize_documents as tokenize
-from oocr_influence.evaluation.plain import float32_head
+from oocr_influence.evaluation.float32_head import float32_head
 from oocr_influence.evaluation.scores import NonFiniteScoreError, evaluation_mode, model_device
 from oocr_influence.models.loss import WindowBatch, window_loss
 

@@ -9,14 +9,13 @@ Letters: T tokens of prefix and answer, K answer tokens, V vocabulary, D hidden 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
+from oocr_influence.evaluation.float32_head import float32_head
 from oocr_influence.evaluation.plan import EvalPlan
 from oocr_influence.evaluation.scores import Scores, evaluation_mode, model_device
 from oocr_influence.evaluation.tokens import Tokens
@@ -58,27 +57,6 @@ def answer_logprobs(model: Any, prefix: Tokens, answer: Tokens) -> torch.Tensor:
     """Float32 log-probability (K,) of each token of `answer` after `prefix`, on the CPU."""
     logits_KV = answer_logits(model, prefix, answer)
     return _logprobs(logits_KV, torch.tensor(answer, device=logits_KV.device)).cpu()
-
-
-@contextmanager
-def float32_head(model: Any) -> Iterator[None]:
-    """Let the model's head compute in float32, for bf16 logits tie where the model does not."""
-
-    def in_float32(head: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> Any:
-        bias = getattr(head, "bias", None)
-        return F.linear(
-            inputs[0].float(), head.weight.float(), None if bias is None else bias.float()
-        )
-
-    head = model.get_output_embeddings()
-    if not isinstance(head, torch.nn.Linear) or head.weight.dtype == torch.float32:
-        yield
-        return
-    handle = head.register_forward_hook(in_float32)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _logprobs(logits_KV: torch.Tensor, tokens_K: torch.Tensor) -> torch.Tensor:

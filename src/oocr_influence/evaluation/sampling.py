@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from oocr_influence.evaluation.plain import float32_head
+from oocr_influence.evaluation.float32_head import float32_head
 from oocr_influence.evaluation.scores import evaluation_mode, model_device
 from oocr_influence.evaluation.tokens import Tokens, encode
 

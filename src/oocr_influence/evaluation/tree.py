@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
+from oocr_influence.evaluation.float32_head import Float32Head
 from oocr_influence.evaluation.plain import answer_logprobs
 from oocr_influence.evaluation.plan import EvalPlan
 from oocr_influence.evaluation.scores import Scores, evaluation_mode, model_device
@@ -28,8 +28,6 @@ from oocr_influence.evaluation.trie import TreeBatch, lay_out
 
 logger = logging.getLogger(__name__)
 
-# Float32 logits held at once: on a CPU few enough to stay in its cache (6 % faster than 2**25).
-LOGIT_BYTES = {"cpu": 2**23, "cuda": 2**28}
 PROBED_GROUPS = 3
 PROBED_PATHS = 4  # of each probed group
 # Largest difference from the plain scorer, in nats a token, that is still rounding. Tiny models of
@@ -89,22 +87,6 @@ def read_hidden(model: Any, batch: TreeBatch) -> torch.Tensor:
     )
     hidden_BTD: torch.Tensor = output.last_hidden_state
     return hidden_BTD.flatten(0, 1)[batch.read_R.to(hidden_BTD.device)]
-
-
-class Float32Head:
-    """The model's output layer, applied in float32 to a few rows at a time."""
-
-    def __init__(self, model: Any) -> None:
-        layer = model.get_output_embeddings()
-        bias = getattr(layer, "bias", None)
-        self.weight_VD: torch.Tensor = layer.weight.detach().float()
-        self.bias_V: torch.Tensor | None = None if bias is None else bias.detach().float()
-        logit_bytes = LOGIT_BYTES.get(self.weight_VD.device.type, LOGIT_BYTES["cuda"])
-        self.rows_at_once = max(1, logit_bytes // (4 * self.weight_VD.shape[0]))
-
-    def logits(self, hidden_RD: torch.Tensor) -> torch.Tensor:
-        """Float32 logits (R, V)."""
-        return F.linear(hidden_RD.to(self.weight_VD.device).float(), self.weight_VD, self.bias_V)
 
 
 def _read_scores(

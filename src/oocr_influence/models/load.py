@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from oocr_influence.models import smollm2
+from oocr_influence.models.norms import fuse_rms_norms
 from oocr_influence.models.resolve import ModelNotFoundError, ResolvedModel
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -34,15 +35,21 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 def load_model(
     resolved: ResolvedModel, *, precision: Precision = "auto", device: torch.device | None = None
 ) -> Any:
-    """The causal LM with its weights on `device`, attention through SDPA.
+    """The causal LM with its weights on `device`, attention through SDPA, norms fused on a GPU.
 
     Raises ModelNotFoundError if the folder's weights leave a parameter without a value, which
     transformers would fill with random numbers.
     """
     device = device or pick_device()
-    dtype = pick_dtype(precision, device)
+    model = _read_model(resolved, pick_dtype(precision, device)).to(device)
+    if device.type == "cuda":
+        fuse_rms_norms(model)
+    return model
+
+
+def _read_model(resolved: ResolvedModel, dtype: torch.dtype) -> Any:
     if resolved.gguf is not None:
-        return smollm2.smollm2_model(resolved.gguf, dtype).to(device)
+        return smollm2.smollm2_model(resolved.gguf, dtype)
     from transformers import AutoModelForCausalLM
 
     model, info = AutoModelForCausalLM.from_pretrained(
@@ -58,7 +65,7 @@ def load_model(
             f"the weights in {resolved.folder} do not fit their config: no value for "
             f"{', '.join(sorted(map(str, faults))[:5])}"
         )
-    return model.to(device)
+    return model
 
 
 def recompute_activations(model: Any) -> None:

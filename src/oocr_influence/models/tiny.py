@@ -1,4 +1,4 @@
-"""`olmo2-tiny`: a built-in OLMo-2 of 1.7 million parameters, so that all runs with no network.
+"""`olmo2-tiny`: a built-in OLMo-2 of 3.3 million parameters, so that all runs with no network.
 
 Architecture and weights lie in `models/olmo2_tiny/` like any checkpoint (its card, README.md, says
 how they were made): pretrained on invented worlds, so that it learns an unseen world's facts from a
@@ -23,11 +23,11 @@ def tiny_config(vocab_size: int, **changes: Any) -> Any:
 
     fields: dict[str, Any] = {
         "vocab_size": vocab_size,
-        "hidden_size": 128,
-        "intermediate_size": 256,
+        "hidden_size": 192,
+        "intermediate_size": 512,
         "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 6,
         "max_position_embeddings": 2048,
         "rope_theta": 500000.0,
         "bos_token_id": 0,
