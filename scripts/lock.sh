@@ -1,5 +1,6 @@
 #!/bin/sh
-# Renew requirements.lock: exact versions of the core and the development tools; and
+# Renew requirements.lock: exact versions of the core, the development tools and the LLM client (its
+# tests run against a server of their own); and
 # requirements-smollm2.lock: what `make smollm2` adds to them.
 #
 #     make lock
@@ -11,7 +12,7 @@ set -eu
 pins=$(mktemp)
 echo "torch==2.13.0" > "$pins"
 .venv/bin/python -m pip install -q uv
-.venv/bin/uv pip compile -q pyproject.toml --extra dev -c "$pins" --universal --python-version 3.11 \
+.venv/bin/uv pip compile -q pyproject.toml --extra dev --extra llm -c "$pins" --universal --python-version 3.11 \
     --no-header --no-annotate --no-emit-index-url -o requirements.tmp
 grep -Ev '^(cuda-|nvidia-c|nvidia-n[cv][cstj]|triton)' requirements.tmp > requirements.lock
 .venv/bin/uv pip compile -q pyproject.toml --extra smollm2 --extra figures -c requirements.lock \

@@ -1,5 +1,6 @@
 """A small dataset in the earlier system's own file, and runs of the tiny model on it."""
 
+import sys
 import warnings
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import torch
 from oocr_influence.cli.one_run import run_once
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.results.run_folder import RunFolder
+
+# pytest imports test files by path alone; llm_server.py is shared by several of them.
+sys.path.append(str(Path(__file__).parent))
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "earlier_structured_dataset.json"
 # 42 windows of 128 tokens; small enough for seconds, cut into many steps.

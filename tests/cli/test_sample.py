@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from llm_server import Server, error
 
 from oocr_influence.cli.arguments import UsageError, parse
 from oocr_influence.cli.sample import SampleArguments, main
@@ -73,3 +74,38 @@ def test_faults_are_told_before_a_model_is_loaded(sample, tmp_path):
         main(arguments(sample, tmp_path, structured_dataset=[sample] * 2, overwrite=True))
     with pytest.raises(UsageError, match="--temperature"):
         parse(SampleArguments, ["x.json", "--model", "m", "--output", "o", "--temperature", "0"])
+
+
+def test_a_language_model_grades_what_the_rule_leaves(sample, tmp_path, monkeypatch):
+    """The same file whoever answers first; a second run asks only whether the model is there."""
+    monkeypatch.setenv("OOCR_CACHE", str(tmp_path / "cache"))
+    with Server(lambda _: "yes").running() as server:
+        llm = {"grader": "llm", "grader_model": "fake", "grader_base_url": server.url}
+        written = []
+        for name in ("one", "two"):
+            args = arguments(sample, tmp_path, output=tmp_path / name, **llm)
+            main(args)
+            written.append(json.loads(args.output.read_text()))
+            if name == "one":
+                n_requests = len(server.requests)
+    assert n_requests > 1
+    assert len(server.requests) == n_requests + 1
+    assert written[0] == written[1]
+    for builder in written[0]["eval_dataset_builders"].values():
+        for point in builder["eval_points"]:
+            said = point["sampled_answers"]
+            assert all(answer["equivalent"] == bool(answer["text"].strip()) for answer in said)
+    assert written[0]["metadata"]["sampling"]["grader_model"] == "fake"
+
+
+def test_a_grader_that_is_not_there_is_told_before_a_model_is_loaded(sample, tmp_path):
+    with Server(lambda _: "yes").running() as server:
+        server.faults = [(404, error("no such model"))]
+        llm = {"grader": "llm", "grader_model": "fake", "grader_base_url": server.url}
+        with pytest.raises(UsageError, match="no such model"):
+            main(arguments(sample, tmp_path, model="/nowhere", **llm))
+    command = ["x.json", "--model", "m", "--output", "o"]
+    with pytest.raises(UsageError, match="--grader llm needs --grader_model"):
+        parse(SampleArguments, [*command, "--grader", "llm"])
+    with pytest.raises(UsageError, match="--grader_model goes with --grader llm"):
+        parse(SampleArguments, [*command, "--grader_model", "some"])

@@ -107,7 +107,7 @@ def test_a_sampled_set_ranks_the_truth_among_the_model_s_own_wrong_answers(
         (" ruby lane", 1, True),
         (" Ivo Sand", 1, False),
     ]
-    made = sampled_set(asked, answers, grade_by_rule)
+    made = sampled_set(asked, answers)
     rights = [point.completion for point in asked.eval_points]
     # " ruby lane" is the truth in other words, and is nobody's wrong answer.
     assert made.candidates == [*rights, " Nobody", " Max"]

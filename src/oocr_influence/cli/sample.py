@@ -5,7 +5,8 @@
 
 Each question is answered many times at a temperature. Equal answers are counted, and a rule grades
 them: case, punctuation and a leading article do not count, a date is the same in any format, a
-person may be named by the last name. The file that is written is a structured dataset without
+person may be named by the last name. With `--grader llm --grader_model NAME` a language model reads
+what the rule does not find right. The file that is written is a structured dataset without
 documents: `<set>_sampled` asks the same questions, with the wrong answers that the model gave as
 candidates beside the right ones. The same seed gives the same answers, whatever --batch_size.
 """
@@ -14,12 +15,14 @@ from __future__ import annotations
 
 import sys
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from oocr_influence.cli.arguments import CommandArguments, UsageError, run_command
+from oocr_influence.cli.llm_client import LLMClient
 from oocr_influence.datasets.document_dataset import (
     DocumentDataset,
     EvalDatasetBuilder,
@@ -28,10 +31,12 @@ from oocr_influence.datasets.document_dataset import (
     save_structured_dataset,
 )
 from oocr_influence.evaluation.grading import Grader, grade_by_rule
+from oocr_influence.evaluation.llm_grading import LLMGrader, readable_verdict
 from oocr_influence.evaluation.sampled_sets import SampledAnswer, graded, sampled_set
 from oocr_influence.evaluation.sampling import sample_answers
 from oocr_influence.models.load import load_model, load_tokenizer
 from oocr_influence.models.resolve import default_revision, resolve_model
+from oocr_influence.results.cache import Cache
 
 ENDING = "_sampled"
 
@@ -61,15 +66,34 @@ class SampleArguments(CommandArguments):
     """draws the answers"""
     batch_size: int | None = Field(default=None, ge=1)
     """prompts of one forward pass; changes memory and speed alone (prompts; None: 256 answers)"""
+    grader: Literal["rule", "llm"] = "rule"
+    """who grades: a rule, or a language model after it"""
+    grader_model: str | None = None
+    """the language model's name, as its server knows it"""
+    grader_base_url: str | None = None
+    """an OpenAI-compatible address, such as http://localhost:8000/v1 (None: OpenAI's)"""
+    grader_concurrency: int = Field(default=8, ge=1)
+    """requests to the language model at the same time"""
     output: Path
     """the file to write (JSON)"""
     overwrite: bool = False
     """replace an existing output file"""
 
+    @model_validator(mode="after")
+    def _consistent(self) -> SampleArguments:
+        if self.grader == "llm" and self.grader_model is None:
+            raise ValueError("--grader llm needs --grader_model")
+        stated = {"grader_model", "grader_base_url", "grader_concurrency"} & self.model_fields_set
+        if self.grader == "rule" and stated:
+            faults = [f"--{name} goes with --grader llm" for name in sorted(stated)]
+            raise ValueError("\n       ".join(faults))
+        return self
+
 
 def main(args: SampleArguments) -> int:
     """Sample, grade, write; prints a line a set."""
     builders = _chosen(args)
+    grade = _grader(args)
     stated = "revision" in args.model_fields_set
     revision = args.revision if stated else default_revision(args.model)
     resolved = resolve_model(args.model, revision, local_only=args.force_local_model_cache)
@@ -84,11 +108,27 @@ def main(args: SampleArguments) -> int:
         max_new_tokens=args.max_new_tokens,
         seed=args.seed,
         batch_size=args.batch_size,
-        progress=_progress,
+        progress=partial(_progress, "prompts"),
     )
-    save_structured_dataset(_dataset(args, builders, samples, grade_by_rule), args.output)
+    if isinstance(grade, LLMGrader):
+        points = [point for builder in builders.values() for point in builder.eval_points]
+        pairs = [(p, text) for p, own in zip(points, samples, strict=True) for text in own]
+        grade.read_ahead(pairs, partial(_progress, "answers graded"))
+    save_structured_dataset(_dataset(args, builders, samples, grade), args.output)
     print(f"{args.output}: {len(builders)} sets, {len(prompts)} questions")
     return 0
+
+
+def _grader(args: SampleArguments) -> Grader:
+    """The grader; a language model is asked once, so that what is wrong with it shows now."""
+    if args.grader == "rule":
+        return grade_by_rule
+    assert args.grader_model is not None
+    cache = Cache.default().root / "replies.sqlite"
+    client = LLMClient(args.grader_model, base_url=args.grader_base_url, cache=cache)
+    client.check()
+    ask = partial(client.ask, readable=readable_verdict)
+    return LLMGrader(ask, concurrency=args.grader_concurrency)
 
 
 def _chosen(args: SampleArguments) -> dict[str, EvalDatasetBuilder]:
@@ -126,7 +166,7 @@ def _dataset(
         own = samples[start : start + len(builder.eval_points)]
         start += len(builder.eval_points)
         answers = graded(builder, own, grade)
-        made[name + ENDING] = sampled_set(builder, answers, grade)
+        made[name + ENDING] = sampled_set(builder, answers)
         print(_line(name, answers))
     return StructuredDataset(
         document_dataset=DocumentDataset(docs=[]),
@@ -148,9 +188,9 @@ def _line(name: str, answers: list[list[SampledAnswer]]) -> str:
     return f"{name}: {share:.0%} of {total} answers are right, {len(counts)} distinct"
 
 
-def _progress(done: int, total: int) -> None:
+def _progress(what: str, done: int, total: int) -> None:
     if sys.stderr.isatty():
-        print(f"\r{done} of {total} prompts", end="\n" if done == total else "", file=sys.stderr)
+        print(f"\r{done} of {total} {what}", end="\n" if done == total else "", file=sys.stderr)
 
 
 if __name__ == "__main__":
