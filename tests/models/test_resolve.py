@@ -23,7 +23,13 @@ from oocr_influence.models.resolve import (
 )
 from oocr_influence.models.tiny import tiny_tokenizer, untrained_model
 
-SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+}
 NAME = "invented/model"
 COMMITS = {"main": "a" * 40, "step-1000": "b" * 40}
 

@@ -19,7 +19,13 @@ EOS, PAD, CHUNK = 0, 1, 32
 
 def small_model():
     return untrained_model(
-        3, vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2
+        3,
+        vocab_size=97,
+        hidden_size=32,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        intermediate_size=64,
+        num_hidden_layers=2,
     )
 
 

@@ -28,7 +28,13 @@ from oocr_influence.training.optimizer import OptimizerSettings, make_optimizer
 from oocr_influence.training.schedule import LearningRate, Schedule
 
 torch.set_num_threads(1)
-SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+}
 BOS, EOS, PAD = 0, 0, 1
 
 
