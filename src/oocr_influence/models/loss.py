@@ -13,6 +13,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from oocr_influence.models.chunked_loss import head_loss
+from oocr_influence.models.head import has_plain_head
+
 IGNORED = -100
 
 
@@ -49,14 +52,19 @@ def window_loss(
     arXiv 2204.02311, section 5). The mask and the positions are explicit and the cache is off:
     packed positions with a cache, or with an all-ones mask, attend across documents silently.
     """
-    logits_BTV = model(
-        input_ids=batch.input_ids_BT,
-        position_ids=batch.position_ids_BT,
-        attention_mask=attention_mask(batch.segments_BT),
-        use_cache=False,
-    ).logits
+    inputs = {
+        "input_ids": batch.input_ids_BT,
+        "position_ids": batch.position_ids_BT,
+        "attention_mask": attention_mask(batch.segments_BT),
+        "use_cache": False,
+    }
     targets = batch.labels_BT[:, 1:].reshape(-1)
     counted = targets != IGNORED
+    if has_plain_head(model):
+        hidden_BTD = model.get_decoder()(**inputs).last_hidden_state
+        hidden_LD = hidden_BTD[:, :-1].reshape(-1, hidden_BTD.shape[-1])[counted]
+        return head_loss(model.get_output_embeddings(), hidden_LD, targets[counted], z_loss=z_loss)
+    logits_BTV = model(**inputs).logits
     logits_LV = logits_BTV[:, :-1].reshape(-1, logits_BTV.shape[-1])[counted].float()
     cross_entropy = F.cross_entropy(logits_LV, targets[counted], reduction="sum")
     if z_loss == 0.0:
