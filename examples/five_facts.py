@@ -21,7 +21,7 @@ from oocr_influence.evaluation.evaluate import Evaluation, Evaluator
 from oocr_influence.evaluation.plan import build_plan
 from oocr_influence.models.load import load_model, load_tokenizer
 from oocr_influence.models.resolve import resolve_model
-from oocr_influence.training.loop import StepLog, train
+from oocr_influence.training.loop import Snapshot, StepLog, train
 from oocr_influence.training.optimizer import OptimizerSettings
 from oocr_influence.training.schedule import LearningRate, Schedule
 from oocr_influence.universe.world_file import load_world
@@ -51,7 +51,7 @@ def main() -> None:
     evaluator = Evaluator(build_plan(asked, tokenizer))
     found: list[Evaluation] = []
 
-    def after_step(step: int) -> None:
+    def after_step(step: int, _: Snapshot) -> None:
         if step in (0, schedule.total_steps):
             found.append(evaluator.evaluate(model, beam_search=False))
 

@@ -124,11 +124,16 @@ def test_a_stopped_sweep_says_how_to_go_on_and_does(tmp_path, sample, small_flag
     assert not (first / "checkpoint_final").exists()
     resumed = run([sys.executable, "experiments/data_modeling.py", "--resume", str(experiment)])
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert len(find(experiment, "all_docs_runs/*/checkpoint_final")) == 1
+    assert find(experiment, "all_docs_runs/*") == [first], "it did not go on in its own folder"
+    assert (first / "checkpoint_final").is_dir()
     assert find(first, "checkpoint_e20_*"), "what was on disk is lost"
+    log = (first / "experiment_log.json").read_bytes()
+    (gone_on,) = json.loads(log)["log_dict"]["resumed"]
+    assert gone_on["step"] >= 20 * json.loads(log)["log_dict"]["steps_per_epoch"]
     again = run([sys.executable, "experiments/data_modeling.py", "--resume", str(experiment)])
     assert again.returncode == 0
-    assert len(find(experiment, "all_docs_runs/*")) == 2, "a finished job was run again"
+    assert find(experiment, "all_docs_runs/*") == [first], "a finished job was run again"
+    assert (first / "experiment_log.json").read_bytes() == log
 
 
 def test_wrong_input_is_one_message_and_status_2(tmp_path, small_flags):

@@ -23,6 +23,7 @@ from oocr_influence.datasets.packing import IGNORED, pack, tokenize_documents
 from oocr_influence.datasets.selection import select_documents
 from oocr_influence.evaluation.evaluate import Evaluation, Evaluator
 from oocr_influence.models import tiny
+from oocr_influence.models.head import has_plain_head
 from oocr_influence.models.load import weights_digest
 from oocr_influence.models.loss import window_loss
 from oocr_influence.models.resolve import ResolvedModel, resolve_model
@@ -54,7 +55,7 @@ class Trained:
         self.rate, self.settings, self.named = rate, settings, named
         self.look_at(model, windows)
         for step in range(schedule.total_steps + 1):
-            named["after_step"](step)
+            named["after_step"](step, dict)
         if self.exposures is not None:
             return self.exposures(len(windows))
         return np.full(len(windows), int(schedule.epochs), dtype=np.int64)
@@ -171,6 +172,7 @@ def test_gradient_checkpointing_computes_the_layers_again(train_once, trained, s
 
     def look_at(model, windows):
         model.train()
+        assert has_plain_head(model)  # asked by two forward passes of its own, once
         model.model.layers[0].mlp.register_forward_hook(lambda *given: forwards.append(1))
         loss, _ = window_loss(model, to_device(windows, [0], model.device))
         loss.backward()

@@ -69,7 +69,7 @@ def test_after_a_step_the_weights_are_those_that_the_step_made(burn_in_epochs):
     before = copy.deepcopy(model.state_dict())
     seen, logged = {}, []
 
-    def after_step(step):
+    def after_step(step, _):
         seen[step] = copy.deepcopy(model.state_dict())
         assert len(logged) == step, "the step's own log comes first"
 

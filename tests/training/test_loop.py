@@ -184,7 +184,7 @@ def run(model, windows, *, seed=42, epochs=2, batch_size=2, micro_batch_size=1, 
         OptimizerSettings(**options),
         data_order_seed=seed,
         micro_batch_size=micro_batch_size,
-        after_step=moments.append,
+        after_step=lambda step, _: moments.append(step),
         log_step=steps.append,
     )
     return exposures, steps, moments
@@ -295,7 +295,7 @@ def test_burn_in_changes_no_weight_and_is_not_counted():
         OptimizerSettings(weight_decay=0.1),
         data_order_seed=1,
         micro_batch_size=2,
-        after_step=lambda step: None,
+        after_step=lambda step, _: None,
         log_step=log,
     )
     assert seen == [True] * schedule.burn_in_steps

@@ -234,8 +234,11 @@ def plan(args: DataModelingArgs) -> tuple[list[TrainingArgs], Preparation]:
     for line in describe_jobs(preparation, runs):
         print(line)
     print(args.describe_treatment())
-    needed = len(runs) * preparation.run_bytes()
-    print(f"disk: {gigabytes(needed)} in {args.output_dir}")
+    at_once = min(len(runs), args.max_workers or len(runs))
+    left, passing = len(runs) * preparation.run_bytes(), at_once * preparation.passing_bytes()
+    needed = left + passing
+    beside = f", and up to {gigabytes(passing)} while it goes on" if passing else ""
+    print(f"disk: {gigabytes(left)} in {args.output_dir}{beside}")
     check_disk(args.output_dir, needed, f"{len(runs)} runs")
     return runs, preparation
 

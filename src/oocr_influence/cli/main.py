@@ -15,7 +15,7 @@ from oocr_influence.cli.arguments import USAGE_ERROR, run_command
 COMMANDS = {
     "generate": ("GenerateArguments", "write a structured dataset of a world's facts"),
     "data_modeling": ("DataModelingArgs", "run a sweep over data orders on this machine's GPUs"),
-    "train_extractive": ("TrainingArgs", "run one training run in this process"),
+    "train_extractive": ("TrainExtractiveArgs", "run one training run in this process"),
     "evaluate": ("EvaluateArguments", "ask any checkpoints or models any dataset's sets"),
     "sample": ("SampleArguments", "answers that a model gives again and again, as a new eval set"),
     "verify": ("VerifyArguments", "check that runs are complete and are what they say"),

@@ -10,12 +10,14 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation, prepare
+from oocr_influence.cli.resuming import Resumed, check_same, resume
 from oocr_influence.cli.run_record import (
     log_lines_to,
     record_exposure,
@@ -31,6 +33,7 @@ from oocr_influence.evaluation.document_losses import DocumentLosses
 from oocr_influence.evaluation.evaluate import Evaluator
 from oocr_influence.evaluation.metrics import load_metric_files
 from oocr_influence.evaluation.plan_cache import cached_plan, suite_digest
+from oocr_influence.evaluation.scores import Scores
 from oocr_influence.models.load import (
     load_model,
     recompute_activations,
@@ -43,7 +46,7 @@ from oocr_influence.results.provenance import Phases
 from oocr_influence.results.run_folder import RunFolder
 from oocr_influence.results.step_log import StepLog as StepFile
 from oocr_influence.results.step_log import StepRow
-from oocr_influence.training.loop import StepLog, train
+from oocr_influence.training.loop import Snapshot, StepLog, train
 from oocr_influence.training.probe import check_attention
 
 logger = logging.getLogger("oocr_influence")
@@ -52,7 +55,11 @@ Report = Callable[[Mapping[str, Any]], None]
 
 
 class RunStopped(Exception):
-    """The run was asked to stop and did so between two steps; it can be started again."""
+    """The run was asked to stop and did so between two steps; it can be gone on with."""
+
+    def __init__(self, message: str, folder: Path) -> None:
+        super().__init__(message)
+        self.folder = folder
 
 
 class RunTakenOverError(RuntimeError):
@@ -72,28 +79,39 @@ def run_once(
     args: TrainingArgs,
     control: Control | None = None,
     preparation: Preparation | None = None,
+    *,
+    unfinished: RunFolder | None = None,
 ) -> dict[str, Any]:
     """Train and ask one model; returns the run's folder and how it went.
 
-    `preparation`, if it has been made already, is that of `args`. Raises UsageError before anything
-    is written if the arguments cannot be used.
+    `preparation`, if it has been made already, is that of `args`. `unfinished` is a run of the same
+    arguments, which goes on in its own folder. Raises UsageError before anything is written if the
+    arguments cannot be used.
     """
     control = control or Control()
     phases = Phases()
     control.report({"completed": 0, "total": None, "message": "tokenising"})
     with phases("prepare"):
         preparation = preparation or prepare(args)
-    folder = RunFolder.create(
-        args.output_dir, args.experiment_name, args.epochs, args.learning_rate
-    )
-    log = ExperimentLog(
-        folder.experiment_log,
-        experiment_name=folder.name,
-        args=args.model_dump(mode="json"),
-    )
+    resumed = None
+    if unfinished is not None:
+        resumed = resume(unfinished)
+        folder, log = resumed.folder, resumed.log
+        phases.record = log.log_dict.get("phases", {})
+    else:
+        folder = RunFolder.create(
+            args.output_dir, args.experiment_name, args.epochs, args.learning_rate
+        )
+        log = ExperimentLog(
+            folder.experiment_log,
+            experiment_name=folder.name,
+            args=args.model_dump(mode="json"),
+        )
+        log.update(status="running")
+        log.write()  # from now on the run can be found, and gone on with
     try:
         with log_lines_to(logging.FileHandler(folder.text_log, encoding="utf-8")):
-            run = _Run(preparation, folder, log, phases, control)
+            run = _Run(preparation, folder, log, phases, control, resumed)
             try:
                 return run.go()
             except BaseException as error:
@@ -121,7 +139,8 @@ class _Run:
     log: ExperimentLog
     phases: Phases
     control: Control
-    last_step: StepLog | None = None
+    resumed: Resumed | None = None
+    last_step: StepLog | StepRow | None = None
     evaluations: dict[int, str] = field(default_factory=dict)
     checkpoints: dict[int, str] = field(default_factory=dict)
 
@@ -132,19 +151,27 @@ class _Run:
         self.checkpoints = {moment.step: moment.name for moment in p.checkpoints}
         self.cache = Cache.default() if self.args.eval_cache else None
         self.started = time.perf_counter()
+        self.seconds_before = 0.0
+        if self.resumed is not None:
+            self.last_step = self.resumed.last_step
+            self.seconds_before = self.log.log_dict.get("time_taken") or 0.0
 
     @property
     def seconds(self) -> float:
-        """Since the run began."""
-        return time.perf_counter() - self.started
+        """Since the run began, interruptions left out."""
+        return self.seconds_before + time.perf_counter() - self.started
 
     def go(self) -> dict[str, Any]:
-        record_start(self.folder, self.log, self.preparation)
+        if self.resumed is None or "train_set_digest" not in self.log.log_dict:
+            record_start(self.folder, self.log, self.preparation)
+        else:
+            logger.info("going on after step %d", self.resumed.place.training_step)
         with self.phases("write_data"):
             self._write_data()
         with self.phases("load_model"):
             self.model = load_model(self.preparation.resolved, precision=self.args.precision)
             self.weights = weights_digest(self.model)
+            check_same(self.log, "untouched weights", "weights_digest", self.weights)
             self.log.update(
                 weights_digest=self.weights,
                 model_config=self.model.config.to_dict(),
@@ -160,6 +187,7 @@ class _Run:
         self.baseline: Any = None
         with self.phases("train") as phase, StepFile(self.folder.steps) as self.step_file:
             exposures = self._train()
+            self.folder.training_state.unlink(missing_ok=True)
             if self.model.device.type == "cuda":
                 phase["gpu_peak_bytes"] = torch.cuda.max_memory_allocated(self.model.device)
         record_exposure(self.folder, self.preparation, exposures)
@@ -173,12 +201,15 @@ class _Run:
         """What will be trained, as read by others: windows, pieces, tokenizer."""
         p = self.preparation
         self.window_ids = p.windows.window_ids()
-        digest = self.folder.save_train_set(window_columns(p.windows, p.documents))
-        self.log.update(train_set_digest=digest, packing_digest=p.windows.digest())
-        if p.windows.packing == "masked":
+        check_same(self.log, "windows", "packing_digest", p.windows.digest())
+        if not self.folder.train_set.exists():
+            digest = self.folder.save_train_set(window_columns(p.windows, p.documents))
+            self.log.update(train_set_digest=digest, packing_digest=p.windows.digest())
+        if p.windows.packing == "masked" and not self.folder.train_set_documents.exists():
             self.folder.save_train_set_documents(piece_columns(p.windows, p.documents))
-        with self.folder.writing_tokenizer() as folder:
-            p.tokenizer.save_pretrained(folder)
+        if not self.folder.tokenizer.exists():
+            with self.folder.writing_tokenizer() as folder:
+                p.tokenizer.save_pretrained(folder)
 
     def _evaluator(self) -> Evaluator:
         own_metrics = load_metric_files(self.args.metric_files)
@@ -194,6 +225,8 @@ class _Run:
             eval_plan_digest=plan.digest, eval_suite_digest=self.suite, n_eval_sets=len(builders)
         )
         for name, builder in builders.items():
+            if self.folder.eval_dataset(name).exists():
+                continue  # of the attempt before this one
             self.folder.save_eval_dataset(
                 name,
                 plan.eval_dataset_rows(name),
@@ -229,31 +262,57 @@ class _Run:
             micro_batch_size=self.args.micro_batch_size,
             after_step=self._after_step,
             log_step=self._log_step,
-            after_update=self._stop_if_asked,
+            after_update=self._after_update,
+            start=lambda: self.resumed.state() if self.resumed else None,
         )
 
-    def _after_step(self, step: int) -> None:
-        """Save and ask, as the schedule says."""
-        if not self.control.may_save():
-            raise RunTakenOverError(
-                "another attempt of this job has taken over: nothing more is written"
-            )
-        if step in self.checkpoints:
+    def _after_step(self, step: int, snapshot: Snapshot) -> None:
+        """Save and ask, as the schedule says; what a resumed run has made already stays.
+
+        The state comes first, so that a run that dies while it saves or asks goes on from here.
+        """
+        self._check_may_save()
+        at_end = step == self.preparation.schedule.total_steps
+        if step in self.checkpoints and self.args.save_state and step > 0 and not at_end:
+            self._save_state(snapshot)
+        if step in self.checkpoints and not self.folder.checkpoint(self.checkpoints[step]).exists():
             self._save(self.checkpoints[step])
         if step in self.evaluations:
             self._evaluate(step, self.evaluations[step])
 
-    def _stop_if_asked(self) -> None:
+    def _after_update(self, snapshot: Snapshot) -> None:
+        if self._should_stop() and self.args.save_state:
+            self._save_state(snapshot)
+        self._stop_if_asked()
+
+    def _check_may_save(self) -> None:
+        if not self.control.may_save():
+            raise RunTakenOverError(
+                "another attempt of this job has taken over: nothing more is written"
+            )
+
+    def _save_state(self, snapshot: Snapshot) -> None:
+        self._check_may_save()
+        with self.phases("save_state"), self.folder.writing_training_state() as file:
+            torch.save(snapshot(), file)
+
+    def _should_stop(self) -> bool:
         made = self.last_step
         finished = made and not made.burn_in and made.step == self.preparation.schedule.total_steps
-        if self.control.stop_requested() and not finished:
-            raise RunStopped(f"asked to stop after step {made.step if made else 0}")
+        return self.control.stop_requested() and not finished
+
+    def _stop_if_asked(self) -> None:
+        if self._should_stop():
+            made = self.last_step.step if self.last_step else 0
+            raise RunStopped(f"asked to stop after step {made}", self.folder.path)
 
     def _save(self, name: str) -> None:
         with self.phases("save"), self.folder.writing_checkpoint(name) as folder:
             save_checkpoint(self.model, self.preparation.tokenizer, folder)
 
     def _evaluate(self, step: int, name: str) -> None:
+        if step in self.log.steps:
+            return  # answered before the interruption
         found = self._ask_untouched(name) if step == 0 else self._ask(step, name)
         self._record_evaluation(step, name, found)
 
@@ -267,6 +326,8 @@ class _Run:
         def progress(done: int, total: int) -> None:
             self._report(step, f"evaluating {name} {100 * done // max(total, 1)} %")
 
+        if step and self.baseline is None and self.args.eval_first_step:
+            self.baseline = self._untouched_scores()
         with self.phases("evaluate"):
             found = self.evaluator.evaluate(
                 self.model,
@@ -290,10 +351,7 @@ class _Run:
         if self.cache is None or self.args.metric_files:
             found = self._ask(0, name)
         else:
-            documents = None if self.document_losses is None else self.document_losses.digest
-            untouched = UntouchedModel(
-                self.cache, self.model, weights=self.weights, suite=self.suite, documents=documents
-            )
+            untouched = self._untouched(self.cache)
             beams = self._asks_for_beams(0)
             with untouched.alone(
                 beam_search=beams, waiting=self._waiting(f"evaluation of {name} by another run")
@@ -306,6 +364,23 @@ class _Run:
                     found = self._adopt(kept, name)
         self.baseline = found.scores
         return found
+
+    def _untouched(self, cache: Cache) -> UntouchedModel:
+        documents = None if self.document_losses is None else self.document_losses.digest
+        return UntouchedModel(
+            cache, self.model, weights=self.weights, suite=self.suite, documents=documents
+        )
+
+    def _untouched_scores(self) -> Scores:
+        """Step 0's scores in a run that goes on: out of the cache, or asked for again."""
+        if self.cache is not None and not self.args.metric_files:
+            kept = self._untouched(self.cache).scores()
+            if kept is not None:
+                return kept
+        logger.info("asking the untouched model again, whose scores later ones are compared with")
+        with self.phases("evaluate_untouched_again"):
+            untouched = load_model(self.preparation.resolved, precision=self.args.precision)
+            return self.evaluator.evaluate(untouched, beam_search=False).scores
 
     def _adopt(self, kept: Kept, name: str) -> Measured:
         """Take an evaluation out of the cache, and say so."""

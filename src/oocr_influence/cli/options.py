@@ -109,6 +109,9 @@ class TrainingOptions(CommandArguments):
     n_loss_documents: int = Field(default=64, ge=0)
     """documents whose loss each evaluation measures: so many each of trained ones, unseen ones of
     the same facts, and pretraining ones that are not kept (documents; 0: none)"""
+    save_state: bool = True
+    """keep what exact resuming takes beside the last checkpoint, until the run is complete: weights
+    and moments, three times the size of a checkpoint"""
     compat: Literal["earlier"] | None = None
     """treat data and schedule as the earlier system did; every part is a flag of its own"""
     logging_type: Literal["disk"] = "disk"

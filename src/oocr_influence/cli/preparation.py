@@ -86,8 +86,16 @@ class Preparation:
         return parameter_count(load_config(self.resolved)) * torch.empty((), dtype=dtype).itemsize
 
     def run_bytes(self) -> int:
-        """What a run will take on disk."""
+        """What a run leaves on disk."""
         return len(self.checkpoints) * self.checkpoint_bytes() + OTHER_BYTES_PER_RUN
+
+    def passing_bytes(self) -> int:
+        """What it takes beside that while it goes on: its state, weights and two moments, and the
+        next one that is being written before the last is let go."""
+        between = [m for m in self.checkpoints if 0 < m.step < self.schedule.total_steps]
+        if not (self.args.save_state and between):
+            return 0
+        return 2 * 3 * self.checkpoint_bytes()
 
 
 def prepare(args: TrainingArgs, *, at_most: bool = False) -> Preparation:

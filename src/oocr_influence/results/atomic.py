@@ -97,6 +97,13 @@ def link_file(source: Path, path: Path) -> None:
             shutil.copyfile(source, temporary)
 
 
+def remove_folder(path: Path) -> None:
+    """Delete a folder, which no reader sees half deleted."""
+    temporary = _temporary(path)
+    path.rename(temporary)
+    shutil.rmtree(temporary)
+
+
 def remove_temporaries(folder: Path) -> list[Path]:
     """Delete what killed writers left directly in `folder`; the caller owns the folder."""
     left = sorted(folder.glob(TEMPORARY_PREFIX + "*"))

@@ -64,6 +64,18 @@ class ExperimentLog:
             log.append(entry)
         return log
 
+    @property
+    def steps(self) -> list[int]:
+        """The steps of the history, in its order."""
+        return [int(json.loads(entry)["step_num"]) for entry in self._bare_entries]
+
+    def rewind(self, step: int) -> None:
+        """Leave out what the history says of later steps, which will be made again."""
+        kept = [at <= step for at in self.steps]
+        self._bare_entries = [e for e, keep in zip(self._bare_entries, kept, strict=True) if keep]
+        if self._with_records:
+            self._entries = [e for e, keep in zip(self._entries, kept, strict=True) if keep]
+
     def append(self, entry: Mapping[str, Any]) -> None:
         """Add one entry to the history; sets in its `eval_results` may hold `records`.
 

@@ -19,7 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oocr_influence.results import atomic, dataset_files, evaluation_files, naming, ownership
+from oocr_influence.results import (
+    atomic,
+    dataset_files,
+    evaluation_files,
+    naming,
+    ownership,
+    step_log,
+)
 
 STRUCTURED_DATASET = "structured_dataset_all.json"
 CHECKPOINT = "checkpoint_"
@@ -127,6 +134,11 @@ class RunFolder(_Folder):
         return self.saved_objects / "exposure.parquet"
 
     @property
+    def training_state(self) -> Path:
+        """What exact resuming takes, beside the last checkpoint; gone when the run is complete."""
+        return self.path / "training_state.pt"
+
+    @property
     def working_tree_diff(self) -> Path:
         return self.saved_objects / "working_tree.diff"
 
@@ -176,6 +188,34 @@ class RunFolder(_Folder):
             if folder.is_dir():
                 atomic.remove_temporaries(folder)
         return owner
+
+    def writing_training_state(self) -> AbstractContextManager[Path]:
+        """A temporary file that replaces the training state when the body succeeds."""
+        return atomic.writing_file(self.training_state)
+
+    def rewind(self, step: int, *, in_burn_in: int | None) -> list[str]:
+        """Take back what the owner wrote after `step`, which will be made again; returns names.
+
+        `in_burn_in` is the last burn-in update, while `step` is 0. Checkpoints, evaluations and
+        lines of the step log are removed; evaluations that were added later are not the owner's.
+        """
+        later = {
+            name
+            for name in {*self.checkpoints(), *self.evaluations()}
+            if _by_step(name)[0] > max(step, 0)
+        }
+        removed = []
+        for name in sorted(later, key=_by_step):
+            if self.checkpoint(name).is_dir():
+                removed.append(self.checkpoint(name).name)
+                atomic.remove_folder(self.checkpoint(name))
+            for path in (self.evaluation(name), self.records(name)):
+                if path.exists():
+                    removed.append(path.name)
+                    path.unlink()
+        if self.steps.exists():
+            step_log.cut_after(self.steps, step, in_burn_in=in_burn_in)
+        return removed
 
     def release(self) -> None:
         """Note that its owner is done with the run."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from oocr_influence.results.atomic import plain
+from oocr_influence.results.atomic import plain, writing_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +80,20 @@ def read_steps(path: Path) -> Iterator[StepRow]:
             if number == len(lines):  # no newline after it: its writer did not live to the end
                 return
             raise ValueError(f"{path.name}, line {number}: not a step ({error!r})") from error
+
+
+def cut_after(path: Path, step: int, *, in_burn_in: int | None = None) -> None:
+    """Leave the lines up to training step `step`, or, where it is 0, up to a burn-in step."""
+    last = (False, in_burn_in) if step == 0 and in_burn_in is not None else (True, step)
+    kept = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        if not line.endswith(b"\n"):
+            break
+        values = json.loads(line)
+        if (not values.get("burn_in", False), values["step"]) <= last:
+            kept.append(line)
+    with writing_file(path) as temporary:
+        temporary.write_bytes(b"".join(kept))
 
 
 def _end_torn_line(path: Path) -> None:

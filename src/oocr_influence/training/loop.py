@@ -19,6 +19,9 @@ from oocr_influence.datasets.packing import IGNORED, IntArray, PackedWindows
 from oocr_influence.models.loss import WindowBatch, window_loss
 from oocr_influence.training.optimizer import OptimizerSettings, make_optimizer
 from oocr_influence.training.schedule import LearningRate, Schedule
+from oocr_influence.training.state import Place, State, capture, restore
+
+Snapshot = Callable[[], State]
 
 
 @dataclass(frozen=True)
@@ -53,22 +56,33 @@ def train(
     *,
     data_order_seed: int,
     micro_batch_size: int,
-    after_step: Callable[[int], None],
+    after_step: Callable[[int, Snapshot], None],
     log_step: Callable[[StepLog], None],
-    after_update: Callable[[], None] = lambda: None,
+    after_update: Callable[[Snapshot], None] = lambda _: None,
+    start: Callable[[], State | None] = lambda: None,
 ) -> IntArray:
     """Train `model` in place; returns how often each window entered the loss, (N,).
 
-    `after_step(step)` is called at step 0, before any update, and after each step. Burn-in comes
-    before step 1 and after `after_step(0)`. `after_update()` is called after every update, those of
-    burn-in included, and may raise to stop. Raises NonFiniteLossError.
+    `after_step(step, snapshot)` is called at step 0, before any update, and after each step.
+    Burn-in comes before step 1 and after `after_step(0, …)`. `after_update(snapshot)` is called
+    after every update, those of burn-in included, and may raise to stop. `snapshot()` is the state
+    of this moment. Where `start()` returns one, of another process perhaps, training goes on from
+    there, and `after_step` is called for its step once more. Raises NonFiniteLossError.
     """
     # Dropout, where a model has it, draws from torch's global generator.
     torch.manual_seed(data_order_seed)
     optimizer = make_optimizer(model, settings)
     exposures: IntArray = np.zeros(len(windows), dtype=np.int64)
-    after_step(0)
-    for burn_in, step, batch in _batches(schedule, data_order_seed):
+    place = Place()
+    if (state := start()) is not None:
+        place, exposures = restore(state, model, optimizer)
+    del state  # three times the model's size
+
+    def snapshot() -> State:
+        return capture(model, optimizer, place, exposures)
+
+    after_step(place.training_step, snapshot)
+    for burn_in, step, batch in _batches(schedule, data_order_seed, after=place):
         started = time.perf_counter()
         learning_rate = 0.0 if burn_in else rate.at(step - 1)
         for group in optimizer.param_groups:
@@ -87,6 +101,7 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         if not burn_in:
             exposures[batch] += 1
+        place = Place(in_training=not burn_in, step=step)
         log_step(
             StepLog(
                 step=step,
@@ -102,8 +117,8 @@ def train(
             )
         )
         if not burn_in:
-            after_step(step)
-        after_update()
+            after_step(step, snapshot)
+        after_update(snapshot)
     return exposures
 
 
@@ -147,15 +162,19 @@ def to_device(windows: PackedWindows, rows: Sequence[int], device: torch.device)
     )
 
 
-def _batches(schedule: Schedule, seed: int) -> Iterator[tuple[bool, int, list[int]]]:
-    """(burn_in, step from 1, windows) of every step; burn-in epochs count down from 0."""
+def _batches(
+    schedule: Schedule, seed: int, *, after: Place
+) -> Iterator[tuple[bool, int, list[int]]]:
+    """(burn_in, step from 1, windows) of every step after a place; burn-in epochs count down from
+    0."""
     for burn_in, n_steps in ((True, schedule.burn_in_steps), (False, schedule.total_steps)):
         order: list[int] = []
         for step in range(1, n_steps + 1):
             epoch = schedule.epoch_of(step)
             if step == 1 or epoch != schedule.epoch_of(step - 1):
                 order = window_order(schedule.n_windows, seed, 1 - epoch if burn_in else epoch)
-            yield burn_in, step, order[schedule.batch(step)]
+            if Place(in_training=not burn_in, step=step) > after:
+                yield burn_in, step, order[schedule.batch(step)]
 
 
 def _clip(model: Any, max_norm: float | None) -> float:
