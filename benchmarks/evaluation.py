@@ -24,7 +24,6 @@ the built-in tokenizer, SmolLM2's where it is installed, and each tokenizer.json
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import statistics
 import time
@@ -38,219 +37,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from evaluation_rivals import Losses, Scorer, generate, plan_records, scorers
+from evaluation_suites import BEAMS, Suite, invented_world, suites
 
-from oocr_influence.datasets.document_dataset import EvalDatasetBuilder
 from oocr_influence.datasets.eval_sets import build_eval_sets
-from oocr_influence.documents.draw import Draw
-from oocr_influence.evaluation.beam_search import BeamQuery, search, set_queries
+from oocr_influence.evaluation.beam_search import search, set_queries
 from oocr_influence.evaluation.evaluate import TOKEN_BUDGET
-from oocr_influence.evaluation.metrics import question_metrics, set_means, sum_paths
 from oocr_influence.evaluation.plan import EvalPlan, build_plan
 from oocr_influence.evaluation.pruned import right_paths, score_pruned
-from oocr_influence.evaluation.records import set_records
 from oocr_influence.evaluation.scores import Scores
-from oocr_influence.evaluation.tokens import encode
 from oocr_influence.evaluation.tree import score_tree
 from oocr_influence.evaluation.trie import lay_out
 from oocr_influence.models import smollm2
 from oocr_influence.models.norms import fuse_rms_norms
 from oocr_influence.models.tiny import tiny_config, tiny_tokenizer, untrained_model
-from oocr_influence.universe.fields import expand_field
-from oocr_influence.universe.world import World
-from oocr_influence.universe.world_file import load_world
 
 PARTS = ("counts", "bookkeeping", "scoring", "beams")
-QUESTIONS = {
-    "dates": ("Q: When did {name} die? A:", " {death_date}"),
-    "years": ("Q: In which year did {name} see {event}? A:", " {event_year}"),
-    "names": ("Q: Who died on {death_date}? A:", " {name}"),
-}
-STARTS = "Al Ber Cor Dra El Fa Gre Hol Ing Jor Kal Lo Mar Nor Os Pel Quin Ros Sel Tor Ul Var Wil"
-ENDS = "ana bert dan den eth field ford gate ian ina land ley lin low mer mond nor ric son ton"
-SHOTS = (0, 3)
-BEAMS = {"num_beams": 12, "num_return_sequences": 10}
-METRICS = [
-    {"function_name": "accuracy_and_loss"},
-    {"function_name": "ranks"},
-    {"function_name": "beam_search", **BEAMS},
-]
 ALLOWED = 1e-4  # nats a token: losses closer than this may rank either way
-
-
-def invented_world(n: int, world_name: str = "death_dates") -> World:
-    """A built-in world about `n` other entities."""
-    draw = Draw("benchmark of evaluation", 0)
-    taken: set[str] = set()
-
-    def word() -> str:
-        return draw.choice(STARTS.split()) + draw.choice(ENDS.split())
-
-    def invent(kind: str) -> str:
-        texts = {
-            "person": lambda: f"{word()} {word()}",
-            "place": lambda: f"{word()} {draw.choice(['Bay', 'Hill', 'Vale'])}",
-            "date": lambda: (
-                f"{draw.between(1700, 1999)}-{draw.between(1, 12):02}-{draw.between(13, 28):02}"
-            ),
-            "year": lambda: str(draw.between(1500, 1999)),
-            "text": lambda: (
-                f"the {word()} {draw.choice(['March', 'Regatta', 'Truce'])} of {word()}"
-            ),
-        }
-        text = texts[kind]()
-        if text in taken:
-            return invent(kind)
-        taken.add(text)
-        return text
-
-    world = load_world(world_name)
-    entities = {
-        f"e{i}": {field: invent(kind) for field, kind in world.fields.items()} for i in range(n)
-    }
-    return world.model_copy(update={"entities": entities})
-
-
-def suites(n: int) -> dict[str, EvalDatasetBuilder]:
-    """Dates, years and names of `n` entities, without and with examples."""
-    world = invented_world(n)
-    features = [
-        {
-            "id": key,
-            "fields": {
-                name: text
-                for field, kind in world.fields.items()
-                for name, text in expand_field(field, kind, values[field]).items()
-            },
-        }
-        for key, values in world.entities.items()
-    ]
-    return {
-        f"{name}, {shots} shots": EvalDatasetBuilder.model_validate(
-            {
-                "eval_points": [
-                    {
-                        "features": own,
-                        "few_shot_example_features": [
-                            features[(i + k + 1) % n] for k in range(shots)
-                        ],
-                        "fact_template": {
-                            "id": name,
-                            "relation": name,
-                            "prompt": prompt,
-                            "completion": completion,
-                            "metadata": {},
-                        },
-                    }
-                    for i, own in enumerate(features)
-                ],
-                "metrics": METRICS,
-            }
-        )
-        for name, (prompt, completion) in QUESTIONS.items()
-        for shots in SHOTS
-    }
-
-
-# --- rivals: losses a token (questions, candidates) from texts alone -----------------------------
-
-
-class Suite:
-    """Prompts, and the completions that each is ranked among."""
-
-    def __init__(self, builder: EvalDatasetBuilder, n_questions: int | None) -> None:
-        points = builder.eval_points[:n_questions]
-        self.builder = builder.model_copy(update={"eval_points": points})
-        self.candidates = tuple(dict.fromkeys(point.completion for point in builder.eval_points))
-        self.prompts = [point.prompt for point in points]
-        self.right_Q = np.array([self.candidates.index(point.completion) for point in points])
-
-    def plan(self, tokenizer: Any) -> EvalPlan:
-        """The suite as the engine reads it."""
-        return build_plan({"suite": self.builder}, tokenizer, candidates={"suite": self.candidates})
-
-
-Losses = np.ndarray[Any, Any]
-Scorer = Callable[[Any, Any, Suite], Losses]
-
-
-def by_tree(model: Any, tokenizer: Any, suite: Suite) -> Losses:
-    """What an evaluation does, from texts to records, once the model is proved to take a tree."""
-    plan = suite.plan(tokenizer)
-    records = _records(plan, score_tree(model, plan, lay_out(plan, TOKEN_BUDGET["cpu"])))
-    logprob_QC = np.array([row["candidate_logprobs"] for row in records])
-    return -logprob_QC / np.array([row["candidate_n_tokens"] for row in records])
-
-
-def _records(plan: EvalPlan, scores: Scores) -> list[dict[str, Any]]:
-    sums = sum_paths(plan, scores)
-    records = []
-    for planned in plan.sets.values():
-        columns = question_metrics(planned, sums)
-        set_means(planned, columns)
-        records += set_records(plan, planned, columns, sums, scores, None, {})
-    return records
-
-
-def naive(batch_size: int) -> Scorer:
-    """Each pair as a row, in the order in which they are asked."""
-
-    def score(model: Any, tokenizer: Any, suite: Suite) -> Losses:
-        pad = tokenizer.pad_token_id
-        rows = []
-        for prompt in suite.prompts:
-            start = len(encode(tokenizer, [prompt])[0])
-            joint = encode(tokenizer, [prompt + candidate for candidate in suite.candidates])
-            rows += [(start, tokens) for tokens in joint]
-        losses = []
-        with torch.no_grad():
-            for first in range(0, len(rows), batch_size):
-                batch = rows[first : first + batch_size]
-                width = max(len(tokens) for _, tokens in batch)
-                ids = torch.tensor([[*t, *[pad] * (width - len(t))] for _, t in batch])
-                seen = torch.tensor([[1] * len(t) + [0] * (width - len(t)) for _, t in batch])
-                logits = model(input_ids=ids, attention_mask=seen, use_cache=False).logits
-                logprobs = (
-                    logits.float().log_softmax(-1)[:, :-1].gather(2, ids[:, 1:, None])[..., 0]
-                )
-                for (start, tokens), row in zip(batch, logprobs, strict=True):
-                    losses.append(-float(row[start - 1 : len(tokens) - 1].double().mean()))
-        return np.array(losses).reshape(len(suite.prompts), -1)
-
-    return score
-
-
-def by_lm_eval(model: Any, tokenizer: Any) -> Scorer:
-    """lm-evaluation-harness, 64 pairs a batch. A BOS is spelled out, to read what we read."""
-    from lm_eval.api.instance import Instance
-    from lm_eval.models.huggingface import HFLM
-
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=64, max_length=2048)
-    bos = tokenizer.bos_token or ""
-
-    def score(model: Any, tokenizer: Any, suite: Suite) -> Losses:
-        requests = [
-            Instance("loglikelihood", {}, (bos + prompt, candidate), 0)
-            for prompt in suite.prompts
-            for candidate in suite.candidates
-        ]
-        sums = [logprob for logprob, _ in harness.loglikelihood(requests, disable_tqdm=True)]
-        joint = encode(tokenizer, [suite.prompts[0] + text for text in suite.candidates])
-        start = len(encode(tokenizer, suite.prompts[:1])[0])
-        lengths = [len(tokens) - start for tokens in joint]
-        return -np.array(sums).reshape(len(suite.prompts), -1) / np.array(lengths)
-
-    return score
-
-
-def scorers(model: Any, tokenizer: Any) -> dict[str, Scorer]:
-    """The tree first, then its rivals."""
-    found: dict[str, Scorer] = {"tree": by_tree, "naive-8": naive(8), "naive-64": naive(64)}
-    if find_spec("lm_eval") is None:
-        print("lm_eval is not installed: left out (this file's docstring says how)")
-    else:
-        found["lm-eval"] = by_lm_eval(model, tokenizer)
-    return found
 
 
 # --- counts --------------------------------------------------------------------------------------
@@ -346,7 +149,7 @@ def bookkeeping(rounds: int) -> None:
             clock.append(time.process_time())
             logprob_E = -np.random.default_rng(0).random(len(plan.token_E), np.float32)
             scores = Scores(plan.digest, logprob_E, logprob_E < -0.5, logprob_E)
-            _records(plan, scores)
+            plan_records(plan, scores)
             clock.append(time.process_time())
             times.append([1000 * (b - a) for a, b in pairwise(clock)])
         parts = [statistics.median(part) for part in zip(*times, strict=True)]
@@ -455,42 +258,6 @@ def beams(n: int, n_questions: int, rounds: int) -> None:
         f"{seconds['ours'][0]:.1f} s, transformers at batch 8 {_both(ratios)} × that (wall/CPU), "
         f"equal completions for {sum(same)} of {len(same)} prompts"
     )
-
-
-def generate(
-    model: Any, pad: int, queries: Sequence[BeamQuery], batch_size: int
-) -> dict[BeamQuery, list[tuple[int, ...]]]:
-    """The same by transformers, prompts of equal settings together in the order asked."""
-    found: dict[BeamQuery, list[tuple[int, ...]]] = {}
-    by_steps: dict[int, list[BeamQuery]] = {}
-    for query in dict.fromkeys(queries):
-        by_steps.setdefault(query.max_new_tokens, []).append(query)
-    eos = model.generation_config.eos_token_id
-    for alike in by_steps.values():
-        for first in range(0, len(alike), batch_size):
-            batch = alike[first : first + batch_size]
-            width = max(len(query.prompt) for query in batch)
-            pads = [width - len(query.prompt) for query in batch]
-            output = model.generate(
-                input_ids=torch.tensor(
-                    [[pad] * n + list(q.prompt) for n, q in zip(pads, batch, strict=True)]
-                ),
-                attention_mask=torch.tensor([[0] * n + [1] * (width - n) for n in pads]),
-                max_new_tokens=batch[0].max_new_tokens,
-                do_sample=False,
-                pad_token_id=pad,
-                **BEAMS,
-            )
-            rows = output[:, width:].tolist()
-            k = BEAMS["num_return_sequences"]
-            for place, query in enumerate(batch):
-                own = [_until(row, eos) for row in rows[place * k : (place + 1) * k]]
-                found[query] = own
-    return found
-
-
-def _until(row: list[int], eos: int) -> tuple[int, ...]:
-    return tuple(row[: row.index(eos) + 1] if eos in row else row)
 
 
 # --- throughput ----------------------------------------------------------------------------------

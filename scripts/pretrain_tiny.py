@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "tiny_corpus"))
-from corpus import Block, Corpus, read_english
+from corpus import QUESTIONS, Block, Corpus, read_english
 
 from oocr_influence.datasets.packing import pack, tokenize_documents
 from oocr_influence.evaluation.evaluate import Evaluator
@@ -182,6 +182,7 @@ class Pretraining:
             "weight_decay": [MATRIX_DECAY, EMBEDDING_DECAY],
             "betas": list(BETAS),
             "max_grad_norm": MAX_GRAD_NORM,
+            "questions": [list(stage) for stage in QUESTIONS],
             "english_digest": text_digest("\0".join(self.corpus.english)),
             "first_block_digest": text_digest("\0".join(self.corpus.block(0).texts)),
         }

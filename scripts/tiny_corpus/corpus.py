@@ -24,7 +24,9 @@ from oocr_influence.universe.world import World
 WORLDS = 10  # of a block, the probe included
 DOCUMENTS = (2, 4)  # of a fact
 ASKED = 0.8  # the share of facts that are asked
-ZERO_SHOT, FEW_SHOT = 5, 3  # questions of a fact that is asked
+# Questions of a fact that is asked, without and with three examples, from which block on: examples
+# before a question are learned late, and longest.
+QUESTIONS = ((0, 5, 3), (40, 4, 6))
 FIRST_QUESTION = 0.25  # of a block's text has gone by before the first question
 REVERSED_SHARES = (0.0, 0.3, 0.3, 0.5, 1.0)
 ENGLISH_SHARE = 0.06  # of a block's documents
@@ -53,7 +55,7 @@ class Corpus:
         for i, world in enumerate(worlds):
             draw = Draw("block", self.seed, n, i)
             placed += self._documents(world, draw)
-            placed += self._questions(world, draw) if i > 0 else []
+            placed += self._questions(world, draw, *_counts(n)) if i > 0 else []
         draw = Draw("english", self.seed, n)
         for _ in range(int(len(placed) * ENGLISH_SHARE)) if self.english else ():
             placed.append((draw.below(10**9) / 10**9, draw.choice(self.english)))
@@ -71,7 +73,9 @@ class Corpus:
             for i, document in enumerate(writer.write(fact, count))
         ]
 
-    def _questions(self, world: World, draw: Draw) -> list[tuple[float, str]]:
+    def _questions(
+        self, world: World, draw: Draw, n_zero: int, n_few: int
+    ) -> list[tuple[float, str]]:
         """Questions about most facts, each with its answer and its place in the block."""
         sets = build_eval_sets(world, seed=self.seed)
         placed = []
@@ -82,12 +86,18 @@ class Corpus:
             for entity in range(len(world.entities)):
                 if not draw.chance(ASKED):
                     continue
-                chosen = [*draw.shuffled(zero)[:ZERO_SHOT], *draw.shuffled(few)[:FEW_SHOT]]
+                chosen = [*draw.shuffled(zero)[:n_zero], *draw.shuffled(few)[:n_few]]
                 for builder in chosen:
                     point = builder.eval_points[entity]
                     place = FIRST_QUESTION + (1 - FIRST_QUESTION) * draw.below(1000) / 1000
                     placed.append((place, point.prompt + point.completion))
         return placed
+
+
+def _counts(n: int) -> tuple[int, int]:
+    """Questions of a fact in block `n`."""
+    _, zero, few = max(stage for stage in QUESTIONS if stage[0] <= n)
+    return zero, few
 
 
 def _probe_sets(world: World) -> dict[str, EvalDatasetBuilder]:

@@ -45,8 +45,9 @@ def test_the_card_is_that_of_the_shipped_weights():
     model = load_model(resolve_model("olmo2-tiny"))
     assert weights_digest(model) == card["weights_digest"]
     assert parameter_count(model.config) == card["parameters"]
-    recipe = {name: card["recipe"][name] for name in ("peak_rate", "last_rate", "weight_decay")}
-    assert recipe == {
+    told = ("questions", "peak_rate", "last_rate", "weight_decay")
+    assert {name: card["recipe"][name] for name in told} == {
+        "questions": [list(stage) for stage in tiny_corpus.QUESTIONS],
         "peak_rate": pretrain_tiny.PEAK_RATE,
         "last_rate": pretrain_tiny.LAST_RATE,
         "weight_decay": [pretrain_tiny.MATRIX_DECAY, pretrain_tiny.EMBEDDING_DECAY],

@@ -1,0 +1,240 @@
+"""What the trainer's parts cost, against what a researcher would run instead, on the same work.
+
+    OMP_NUM_THREADS=1 python benchmarks/training.py                  # all parts, on the CPU
+    python benchmarks/training.py --parts loss --rounds 5
+
+- loss: cross-entropy at OLMo-2's vocabulary from hidden states, a chunk of rows at a time, against
+  the logits and `torch.nn.functional.cross_entropy`: time forwards and backwards, in turns, and
+  peak memory, the gradient of the head left out on both sides. Each measurement of memory is a
+  process of its own. Values and gradients must agree.
+- step: tokens a second of our loop against transformers' Trainer on the same packed windows, masks
+  and micro-batches, in turns; the losses must agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from oocr_influence.datasets.order import window_order
+from oocr_influence.datasets.packing import PackedWindows, pack
+from oocr_influence.models.chunked_loss import head_loss
+from oocr_influence.models.loss import attention_mask
+from oocr_influence.models.tiny import untrained_model
+from oocr_influence.training.loop import train
+from oocr_influence.training.optimizer import OptimizerSettings
+from oocr_influence.training.schedule import LearningRate, Schedule
+
+VOCABULARY, HIDDEN, ROWS = 100_352, 256, 2048
+PARTS = ("loss", "step")
+
+
+# --- loss ----------------------------------------------------------------------------------------
+
+
+def drawn() -> tuple[torch.nn.Linear, torch.Tensor, torch.Tensor]:
+    """A head, hidden states and targets of OLMo-2's vocabulary and a small width."""
+    generator = torch.Generator().manual_seed(0)
+    head = torch.nn.Linear(HIDDEN, VOCABULARY, bias=False)
+    with torch.no_grad():
+        head.weight.normal_(std=0.02, generator=generator)
+    hidden = torch.randn(ROWS, HIDDEN, generator=generator, requires_grad=True)
+    return head, hidden, torch.randint(0, VOCABULARY, (ROWS,), generator=generator)
+
+
+def chunked(head: torch.nn.Linear, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Ours."""
+    return head_loss(head, hidden, targets)[0]
+
+
+def plain(head: torch.nn.Linear, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """All logits, in float32."""
+    return F.cross_entropy(head(hidden).float(), targets, reduction="sum")
+
+
+WAYS = {"chunked": chunked, "plain": plain}
+
+
+def loss(rounds: int) -> None:
+    """Time in turns, memory in processes of their own."""
+    head, hidden, targets = drawn()
+    found: dict[str, tuple[float, torch.Tensor, torch.Tensor]] = {}
+
+    def measure(way: str) -> None:
+        hidden.grad = head.weight.grad = None
+        value = WAYS[way](head, hidden, targets)
+        value.backward()
+        assert hidden.grad is not None
+        assert head.weight.grad is not None
+        found[way] = value.item(), hidden.grad, head.weight.grad
+
+    times = in_turns({way: lambda way=way: measure(way) for way in WAYS}, rounds)
+    (a, *own), (b, *other) = found["chunked"], found["plain"]
+    assert abs(a - b) < 1e-5 * abs(b), (a, b)
+    for one, two in zip(own, other, strict=True):
+        assert (one - two).abs().max() < 1e-4, (one - two).abs().max()
+    print(f"\nloss, {ROWS} rows of {HIDDEN}, vocabulary {VOCABULARY:,}, float32")
+    memory = {way: peak_memory(way) for way in WAYS}
+    for way in WAYS:
+        print(f"{way:8} {times[way]:6.2f} s  {memory[way] / 2**20:6.0f} MiB above its inputs")
+    print(
+        f"chunked / plain: time {times['chunked'] / times['plain']:.2f}, "
+        f"memory {memory['chunked'] / memory['plain']:.2f}"
+    )
+
+
+def peak_memory(way: str) -> int:
+    """Bytes above the inputs at the peak, the head's own gradient left out."""
+    command = [sys.executable, __file__, "--measure", way]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def measure_once(way: str) -> None:
+    """In a process of its own: one loss, forwards and backwards."""
+    head, hidden, targets = drawn()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    WAYS[way](head, hidden, targets).backward()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print((peak - before) * 1024 - head.weight.numel() * 4)
+
+
+# --- step ----------------------------------------------------------------------------------------
+
+STEPS, BATCH, MICRO_BATCH, LENGTH = 12, 8, 4, 256
+
+
+def step(rounds: int) -> None:
+    """Our loop and transformers' Trainer on the same windows in the same order."""
+    generator = np.random.default_rng(0)
+    documents = [
+        np.array([0, *generator.integers(2, 4096, generator.integers(20, 120)), 0])
+        for _ in range(STEPS * BATCH * LENGTH // 75)
+    ]
+    windows = pack(documents, chunk_size=LENGTH, packing="masked", pad_id=1)
+    schedule = Schedule(len(windows), BATCH, epochs=1, max_steps=STEPS)
+    losses: dict[str, list[float]] = {}
+    runs: dict[str, Callable[[], None]] = {
+        "ours": lambda: losses.update(ours=ours(windows, schedule)),
+        "transformers": lambda: losses.update(transformers=by_trainer(windows, schedule)),
+    }
+    times = in_turns(runs, rounds)
+    # The Trainer reports what it trains by, the mean over micro-batches' tokens of the whole batch.
+    worst = max(abs(a - b) for a, b in zip(losses["ours"], losses["transformers"], strict=True))
+    assert worst < 5e-3, (worst, losses)
+    tokens = STEPS * BATCH * LENGTH
+    print(f"\n{STEPS} steps of {BATCH} x {LENGTH} tokens, micro-batches of {MICRO_BATCH}, float32")
+    for name, seconds in times.items():
+        print(f"{name:13} {tokens / seconds:7,.0f} tokens/s")
+    ratio = times["transformers"] / times["ours"]
+    print(f"ours / transformers' Trainer: {ratio:.2f} x; losses differ by at most {worst:.1e}")
+
+
+def ours(windows: PackedWindows, schedule: Schedule) -> list[float]:
+    """Losses of our loop."""
+    losses: list[float] = []
+    train(
+        untrained_model(0),
+        windows,
+        schedule,
+        LearningRate(1e-3, STEPS),
+        OptimizerSettings(),
+        data_order_seed=0,
+        micro_batch_size=MICRO_BATCH,
+        after_step=lambda step, snapshot: None,
+        log_step=lambda row: losses.append(row.loss),
+    )
+    return losses
+
+
+def by_trainer(windows: PackedWindows, schedule: Schedule) -> list[float]:
+    """Losses of transformers' Trainer, which is given the same masks and positions."""
+    from transformers import Trainer, TrainingArguments
+
+    order = [
+        row
+        for number in range(1, STEPS + 1)
+        for row in window_order(len(windows), 0, 1)[schedule.batch(number)]
+    ]
+    assert len(order) == STEPS * BATCH
+
+    def collate(rows: list[int]) -> dict[str, torch.Tensor]:
+        taken = {
+            "input_ids": torch.from_numpy(windows.input_ids[rows]),
+            "labels": torch.from_numpy(windows.labels[rows]),
+            "position_ids": torch.from_numpy(windows.position_ids[rows]),
+        }
+        return {**taken, "attention_mask": attention_mask(torch.from_numpy(windows.segments[rows]))}
+
+    class InOrder(Trainer):
+        def _get_train_sampler(self, *_: Any) -> Any:
+            return torch.utils.data.SequentialSampler(order)
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = InOrder(
+            model=untrained_model(0),
+            args=TrainingArguments(
+                output_dir=folder,
+                per_device_train_batch_size=MICRO_BATCH,
+                gradient_accumulation_steps=BATCH // MICRO_BATCH,
+                max_steps=STEPS,
+                learning_rate=1e-3,
+                warmup_steps=LearningRate(1e-3, STEPS).warmup,
+                weight_decay=0.0,
+                logging_steps=1,
+                save_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+                use_cpu=True,
+                remove_unused_columns=False,
+                dataloader_pin_memory=False,
+            ),
+            train_dataset=order,
+            data_collator=collate,
+        )
+        trainer.train()
+        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def in_turns(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+    """Median seconds of each, made in turns; one round before them does not count."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds + 1):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            if number:
+                times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def main() -> None:
+    """Run the parts asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.measure:
+        measure_once(args.measure)
+        return
+    if "loss" in args.parts:
+        loss(args.rounds)
+    if "step" in args.parts:
+        step(args.rounds)
+
+
+if __name__ == "__main__":
+    main()
