@@ -17,6 +17,7 @@ from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import check_disk, prepare
 from oocr_influence.cli.verify import dataset_of, expected_of
 from oocr_influence.datasets.order import order_digest, window_order
+from oocr_influence.models.tiny import FOLDER
 from oocr_influence.results.step_log import read_steps
 from oocr_influence.results.verification import verify_run
 
@@ -221,3 +222,25 @@ def test_a_document_that_was_not_trained_as_often_as_it_should_is_an_error(train
     monkeypatch.setattr(one_run, "train", forgetful)
     with pytest.raises(ExposureError, match="not trained 1 times"):
         train_once(**FAST)
+
+
+def test_runs_of_a_sweep_share_the_files_of_their_first_checkpoint(train_once):
+    """Read-only names of the same bytes; another model's run has files of its own."""
+    fast = {**FAST, "max_steps": 1}
+    first, second = train_once(**fast), train_once(data_order_seed=43, **fast)
+    other = train_once(precision="bf16", **fast)
+
+    def inodes(run):
+        return {p.name: p.stat().st_ino for p in run.checkpoint("start").iterdir()}
+
+    assert inodes(first) == inodes(second)
+    assert set(inodes(first).values()).isdisjoint(inodes(other).values())
+    for path in second.checkpoint("start").iterdir():
+        assert path.stat().st_mode & 0o222 == 0, path
+    assert first.checkpoint("final").stat().st_ino != second.checkpoint("final").stat().st_ino
+    AutoModelForCausalLM.from_pretrained(second.checkpoint("start"))
+    assert "is another name of" in second.text_log.read_text(encoding="utf-8")
+    shutil.rmtree(first.path)
+    shipped = load_file(FOLDER / "model.safetensors")
+    kept = load_file(second.checkpoint("start") / "model.safetensors")
+    assert equal(kept, {name: tensor.float() for name, tensor in shipped.items()})

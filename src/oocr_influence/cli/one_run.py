@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from oocr_influence.cli.run_record import (
     record_start,
     with_records,
 )
+from oocr_influence.cli.start_checkpoint import same_start
 from oocr_influence.cli.untouched import Kept, Measured, UntouchedModel
 from oocr_influence.datasets.eval_sets import describe_set
 from oocr_influence.datasets.held_out import loss_samples
@@ -178,6 +180,7 @@ class _Run:
                 device=str(self.model.device),
                 dtype=str(self.model.dtype),
             )
+            self.log.write()  # what other runs of the sweep know this model by
             check_attention(self.model, self.preparation.windows)
             if self.args.gradient_checkpointing:
                 recompute_activations(self.model)
@@ -307,6 +310,22 @@ class _Run:
             raise RunStopped(f"asked to stop after step {made}", self.folder.path)
 
     def _save(self, name: str) -> None:
+        if name != "start":
+            self._write_checkpoint(name)
+            return
+        # The runs of a sweep begin with the same weights: one writes them, the others link to them.
+        waiting = self._waiting("first checkpoint by another run")
+        alone = self.cache.alone("start_checkpoints", self.weights, waiting) if self.cache else None
+        with alone or nullcontext():
+            written = same_start(self.folder, self.log.log_dict)
+            if written is None:
+                self._write_checkpoint(name)
+                return
+            with self.phases("save"):
+                self.folder.link_checkpoint(name, written)
+            logger.info("checkpoint_%s is another name of %s", name, written)
+
+    def _write_checkpoint(self, name: str) -> None:
         with self.phases("save"), self.folder.writing_checkpoint(name) as folder:
             save_checkpoint(self.model, self.preparation.tokenizer, folder)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 TEMPORARY_PREFIX = ".writing_"
+READ_ONLY = 0o444
 
 
 @contextmanager
@@ -95,6 +96,16 @@ def link_file(source: Path, path: Path) -> None:
             os.link(source, temporary)
         except OSError:
             shutil.copyfile(source, temporary)
+
+
+def link_folder(source: Path, folder: Path) -> None:
+    """Fill an empty folder with other names of the files directly in `source`, all read-only."""
+    for file in sorted(source.iterdir()):
+        try:
+            os.link(file, folder / file.name)
+        except OSError:
+            shutil.copyfile(file, folder / file.name)
+        (folder / file.name).chmod(READ_ONLY)
 
 
 def remove_folder(path: Path) -> None:

@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 
 PLACE = "OOCR_CACHE"
 _MANIFEST = "entry.json"
-_READ_ONLY = 0o444
 _POLL = 0.2  # seconds
 
 
@@ -126,7 +125,7 @@ def _seal(folder: Path, about: Mapping[str, Any]) -> None:
     content = {"about": atomic.plain(dict(about)), "files": files}
     atomic.write_json(folder / _MANIFEST, {**content, "digest": json_digest(content)})
     for path in folder.iterdir():
-        path.chmod(_READ_ONLY)
+        path.chmod(atomic.READ_ONLY)
 
 
 def _read(folder: Path) -> dict[str, Any]:

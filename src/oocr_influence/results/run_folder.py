@@ -232,6 +232,12 @@ class RunFolder(_Folder):
         """
         return atomic.writing_folder(self.checkpoint(name))
 
+    def link_checkpoint(self, name: str, source: Path) -> None:
+        """Make `checkpoint_<name>` other names of another checkpoint's files, read-only from now
+        on, or copies where links cannot be. Raises OSError where neither can be."""
+        with self.writing_checkpoint(name) as folder:
+            atomic.link_folder(source, folder)
+
     def writing_tokenizer(self) -> AbstractContextManager[Path]:
         """A temporary folder that becomes `tokenizer.json/` when the body succeeds."""
         return atomic.writing_folder(self.tokenizer)
