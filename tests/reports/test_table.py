@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from oocr_influence.reports.table import (
+    ASKED,
     before_after_table,
     render_markdown,
     render_overview,
@@ -179,3 +180,23 @@ def test_the_overview_has_a_column_an_experiment(tmp_path):
     found = dict(zip(lines[0].split()[2:], filter(None, map(str.strip, cells)), strict=True))
     assert found == {names[0]: "3.00 → 1.50", names[1]: "3.00 → 2.50"}
     assert next(line for line in lines if line.startswith("reversed")).count("3.00 → 3.00") == 2
+
+
+def test_answers_in_another_format_are_rows_of_their_own(experiment):
+    run = RunFolder.create(experiment.all_docs_runs, "one", 1, 1e-4)
+    formats = {"full": 1.0, "first_name": 2.0, "last_name": 3.0, "iso": 4.0, "dmy": 5.0}
+    for name in ("start", "final"):
+        trained = [
+            {**question("qa", "trained", rank, True), "answer_format": answer_format}
+            for answer_format, rank in formats.items()
+        ]
+        backward = {**question("qa", "reversed", 5.0, True), "answer_format": "first_name"}
+        write(run, name, [*trained, backward])
+    rows = before_after_table([run], by=(ASKED,))
+    assert [(row.group[ASKED], row.n_questions, row.rank_after.mean) for row in rows] == [
+        ("trained", 1, 1.0),
+        ("trained: first names", 1, 2.0),
+        ("trained: last names", 1, 3.0),
+        ("trained: other formats of dates", 2, 4.5),
+        ("reversed", 1, 5.0),
+    ]

@@ -19,7 +19,7 @@ from oocr_influence.cli.data_modeling import DataModelingArgs
 from oocr_influence.cli.experiment import Experiment, run_experiments
 from oocr_influence.cli.preparation import check_disk, gigabytes
 from oocr_influence.documents.pretraining import MAX_CHARS
-from oocr_influence.reports.table import before_after_table, render_overview
+from oocr_influence.reports.table import ASKED, before_after_table, render_overview
 from oocr_influence.results.finding import find_runs
 
 WORLDS = ("mayors", "death_dates")
@@ -104,7 +104,7 @@ def main(args: ReplicateArguments) -> int:
     table.main(table.TableArguments(paths=paths))
     print("\nin short, before → after (1 is right, 5.5 is chance)\n")
     runs = [run for path in paths for run in find_runs(path)]
-    print(render_overview(before_after_table(runs, by=("kind",))))
+    print(render_overview(before_after_table(runs, by=(ASKED,))))
     print("\nwhere everything lies")
     for path in datasets.values():
         print(f"  {path}  (what is asked: {path.with_suffix('.eval_sets.md')})")

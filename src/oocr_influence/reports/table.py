@@ -25,14 +25,18 @@ from oocr_influence.results.naming import unstamped
 from oocr_influence.results.run_folder import RunFolder
 
 GROUPS = ("kind", "relation", "style", "answer_format")
+# A kind, where answers in another format than the documents' are kinds of their own.
+ASKED = "asked"
 KINDS = ("trained", "reversed", "first_hop", "two_hop", "control")
 _NUMBERS = ("rank_tie_averaged", "accuracy", "n_candidates", "rank_swapped")
 _COLUMNS = {
     "kind": "kind",
+    ASKED: "asked",
     "relation": "relation",
     "style": "style",
     "answer_format": "format",
 }
+_OTHER_FORMATS = {"first_name": "first names", "last_name": "last names"}
 _NOTHING = "–"
 _ALL = "all"
 _SWAPPED = "control: swapped"
@@ -84,13 +88,14 @@ def before_after_table(
 
     A kind of several groups has a last row of all its questions, `all` in the other columns. Each
     control is a kind of its own; `control: swapped` grades the trained questions by other entities'
-    answers. Runs that lack one of the two evaluations are left out (see `runs_without`).
+    answers. `by` may name ASKED instead of the kind. Runs that lack one of the two evaluations are
+    left out (see `runs_without`).
     """
     groups: dict[tuple[str, tuple[str, ...]], list[tuple[_Means, _Means]]] = defaultdict(list)
     for run in runs:
         if _lacks(run, before, after):
             continue
-        wanted = [*by, "control", *_NUMBERS]
+        wanted = [*dict.fromkeys((*by, "kind", "answer_format", "control")), *_NUMBERS]
         tables = [read_merged(run, name, wanted).records for name in (before, after)]
         # Sets that were added later may have been asked at one of the two alone.
         asked = set.intersection(*(set(table.column("set").to_pylist()) for table in tables))
@@ -165,6 +170,8 @@ def _means(table: Any, by: Sequence[str], sets: set[str]) -> dict[tuple[str, ...
         controls = columns.get("control", absent)
         named = zip(columns["kind"], controls, strict=True)
         columns["kind"] = [f"{kind}: {control}" if control else kind for kind, control in named]
+        formats = columns.get("answer_format", absent)
+        columns[ASKED] = [_asked(*pair) for pair in zip(columns["kind"], formats, strict=True)]
     keys = zip(*(columns.get(name, absent) for name in by), strict=True)
     places: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for place, (key, name) in enumerate(zip(keys, columns["set"], strict=True)):
@@ -192,10 +199,16 @@ def _means(table: Any, by: Sequence[str], sets: set[str]) -> dict[tuple[str, ...
     return found
 
 
+def _asked(kind: str | None, answer_format: str | None) -> str | None:
+    if kind != "trained" or answer_format in (None, "default", "full"):
+        return kind
+    return f"{kind}: {_OTHER_FORMATS.get(answer_format, 'other formats of dates')}"
+
+
 def _swapped_rows(columns: Mapping[str, list[Any]], by: Sequence[str], sets: set[str]) -> list[int]:
     """The trained questions that another entity's answer was graded on too, where kinds are told
     apart first."""
-    if not by or by[0] != "kind" or not {"kind", "rank_swapped"} <= columns.keys():
+    if not by or by[0] not in ("kind", ASKED) or not {"kind", "rank_swapped"} <= columns.keys():
         return []
     rows = zip(columns["set"], columns["kind"], columns["rank_swapped"], strict=True)
     return [
@@ -243,7 +256,7 @@ def _average(values: Iterable[float | None]) -> Average | None:
 
 
 def _order(group: Mapping[str, str]) -> tuple[Any, ...]:
-    kind = group.get("kind", "")
+    kind = group.get("kind", group.get(ASKED, ""))
     known = kind.partition(":")[0]  # of a control: which one
     place = KINDS.index(known) if known in KINDS else len(KINDS)
     values = tuple(group.values())
