@@ -102,8 +102,8 @@ class TrainingOptions(CommandArguments):
     """full: every candidate is scored; pruned: after step 0 no further than its strict rank needs,
     which leaves out other ranks and saves most where the model knows the answers"""
     eval_cache: bool = True
-    """plan the questions and ask the untouched model once for all runs; both are kept in
-    $OOCR_CACHE (default ~/.cache/oocr_influence)"""
+    """tokenise and pack the documents, plan the questions and ask the untouched model once for all
+    runs; all is kept in $OOCR_CACHE (default ~/.cache/oocr_influence)"""
     metric_files: list[Path] = []
     """Python files that register metrics of your own, for every set (files; see docs/metrics.md)"""
     n_loss_documents: int = Field(default=64, ge=0)

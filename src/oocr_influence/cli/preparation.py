@@ -12,8 +12,9 @@ import torch
 
 from oocr_influence.cli.arguments import UsageError
 from oocr_influence.cli.options import TrainingArgs
+from oocr_influence.cli.packed_cache import packed_windows
 from oocr_influence.datasets.document_dataset import StructuredDataset, load_structured_dataset
-from oocr_influence.datasets.packing import PackedWindows, pack, tokenize_documents
+from oocr_influence.datasets.packing import PackedWindows
 from oocr_influence.datasets.selection import TrainingDocument, select_documents
 from oocr_influence.evaluation.metrics import load_metric_files
 from oocr_influence.models.load import (
@@ -24,6 +25,7 @@ from oocr_influence.models.load import (
     pick_dtype,
 )
 from oocr_influence.models.resolve import ResolvedModel, is_on_disk, resolve_model
+from oocr_influence.results.cache import Cache
 from oocr_influence.training.schedule import Milestone, Schedule
 
 # Beside the checkpoints: logs, records, train set and eval sets, as seen for the built-in worlds.
@@ -148,9 +150,10 @@ def _pack(args: TrainingArgs, resolved: ResolvedModel, dataset: StructuredDatase
             packing_seed=args.packing_seed,
             document_order=args.document_order,
         )
-        tokens = tokenize_documents([d.text for d in documents], tokenizer, args.packing)
-        windows = pack(
-            tokens,
+        windows = packed_windows(
+            [document.text for document in documents],
+            tokenizer,
+            Cache.default() if args.eval_cache else None,
             chunk_size=args.chunk_size,
             packing=args.packing,
             pad_id=_pad_id(tokenizer),
