@@ -232,7 +232,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--work", type=Path, required=True, help="where state and log are kept")
     parser.add_argument("--wordnet", type=Path, help="folder with WordNet's data.noun, data.verb …")
-    parser.add_argument("--blocks", type=int, default=75, help="length of the pretraining")
+    parser.add_argument("--blocks", type=int, default=64, help="length of the pretraining")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument(
         "--export", type=Path, default=FOLDER, help="where weights and card are written"

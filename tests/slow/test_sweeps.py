@@ -223,7 +223,7 @@ def test_the_demonstration_from_datasets_to_table(tmp_path):
     assert "4 jobs: 4 ok" in done.stdout
     assert done.stdout.count("name_mayor_by_landmark") == 4
     runs = list(tmp_path.glob("outputs/*/all_docs_runs/*"))
-    assert sorted(len(list(run.glob("checkpoint_*"))) for run in runs) == [3, 3, 11, 11]
+    assert sorted(len(list(run.glob("checkpoint_*"))) for run in runs) == [2, 2, 6, 6]
     again = oocr("table", tmp_path / "outputs", "--markdown")
     assert "| trained | death_date | qa | iso |" in again.stdout
 
