@@ -117,7 +117,7 @@ def stop_and_go_on(args, *updates):
     return folder
 
 
-@pytest.mark.parametrize("updates", [(1,), (2,), (4,), (5,), (8, 3), (13,)], ids=str)
+@pytest.mark.parametrize("updates", [(1,), (5,), (8, 3), (13,)], ids=str)
 def test_stopped_and_gone_on_with_is_the_same_run(tmp_path, whole, updates):
     """In burn-in (two updates), between checkpoints, at one (five), in the second epoch and once
     more, one update before the end."""
