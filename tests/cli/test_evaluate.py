@@ -239,3 +239,28 @@ def test_a_broken_checkpoint_is_named(run):
     weights.write_bytes(weights.read_bytes()[:-10])
     with pytest.raises(UsageError, match="cut short"):
         command(run.path)
+
+
+def test_a_metric_of_ones_own_is_asked_for_later(run, tmp_path):
+    """And asked for anew once its file says something else."""
+    own = tmp_path / "own_later.py"
+    text = (
+        "from oocr_influence.evaluation.metrics import metric\n"
+        "@metric('bits_later', columns=['bits_later'])\n"
+        "def bits_later(asked):\n"
+        "    path_Q = asked.planned.right_path_Q\n"
+        "    return {'bits_later': asked.sums.loss_P[path_Q] / FACTOR}\n"
+    )
+    means = []
+    for factor in ("0.6931471805599453", "2.0"):
+        own.write_text(text.replace("FACTOR", factor), encoding="utf-8")
+        for _ in range(2):
+            assert command(run.path, "--metric_files", own) == 0
+        ((name, suite),) = run.added_evaluations()
+        found = run.read_evaluation(name, suite).eval_sets
+        for of_set in found.values():
+            assert of_set["mean_bits_later"] == pytest.approx(of_set["mean_loss"] / float(factor))
+        means.append(run.evaluation(name, suite).stat().st_mtime_ns)
+    assert means[0] < means[1]
+    with pytest.raises(UsageError, match="--metric_files: no file of metrics at"):
+        command(run.path, "--metric_files", tmp_path / "none.py")

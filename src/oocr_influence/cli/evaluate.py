@@ -29,8 +29,10 @@ from oocr_influence.datasets.document_dataset import (
     EvalDatasetBuilder,
     load_structured_dataset,
 )
+from oocr_influence.evaluation.metrics import load_metric_files
 from oocr_influence.models.load import Precision, pick_device
 from oocr_influence.results.cache import Cache
+from oocr_influence.results.digests import file_digest
 
 
 class EvaluateArguments(CommandArguments):
@@ -52,6 +54,8 @@ class EvaluateArguments(CommandArguments):
     """the structured dataset whose sets are asked (JSON; None: each run's own)"""
     sets: list[str] = ["*"]
     """patterns of the names of the sets that are asked, such as 'name_mayor_*'"""
+    metric_files: list[Path] = []
+    """Python files that register metrics of your own, for every set (files; see docs/metrics.md)"""
     beam_search: bool = True
     """run beam search for the sets that ask for it"""
     precision: Precision = "auto"
@@ -87,9 +91,13 @@ class EvaluateArguments(CommandArguments):
 
 def main(args: EvaluateArguments) -> int:
     """Ask every target; returns 0 only if all could be asked."""
+    own_metrics = _own_metrics(args.metric_files)
     targets, lacking = _targets(args)
     builders = {
-        path: chosen_sets(path, args.sets)
+        path: {
+            name: builder.also_asking(own_metrics)
+            for name, builder in chosen_sets(path, args.sets).items()
+        }
         for path in dict.fromkeys(target.dataset for target in targets)
     }
     transformers.utils.logging.disable_progress_bar()  # a bar of its own for every checkpoint
@@ -101,6 +109,7 @@ def main(args: EvaluateArguments) -> int:
         patterns=args.sets,
         beam_search=args.beam_search,
         again=args.again,
+        metric_files={path.name: file_digest(path) for path in args.metric_files},
     )
     for line in lacking:
         print(f"left out: {line}")
@@ -141,6 +150,13 @@ def chosen_sets(path: Path, patterns: Sequence[str]) -> dict[str, EvalDatasetBui
         for name, builder in builders.items()
         if any(fnmatchcase(name, pattern) for pattern in patterns)
     }
+
+
+def _own_metrics(files: Sequence[Path]) -> list[str]:
+    try:
+        return load_metric_files(files)
+    except (FileNotFoundError, ValueError) as error:
+        raise UsageError(f"--metric_files: {error}") from None
 
 
 def _targets(args: EvaluateArguments) -> tuple[list[Target], list[str]]:

@@ -59,6 +59,8 @@ class Session:
     """Of the sets that were chosen, to be written down."""
     beam_search: bool
     again: bool
+    metric_files: Mapping[str, str] = field(default_factory=dict)
+    """Digest of each file of metrics by its name."""
     suites: dict[tuple[Path, str], Suite] = field(default_factory=dict)
     digests: dict[Path, str] = field(default_factory=dict)
     untouched: dict[tuple[Path, str, str], Scores] = field(default_factory=dict)
@@ -128,6 +130,7 @@ class Session:
             and bool(made)
             and made.get("dtype") == str(pick_dtype(target.precision, self.device))
             and made.get("commit") == target.model.commit
+            and made.get("metric_files", {}) == self.metric_files
             and bool(made.get("beam_search")) >= self.beam_search
         )
 
@@ -170,6 +173,7 @@ class Session:
             "sets": list(self.patterns),
             "suite_digest": suite.digest,
             "plan_digest": suite.evaluator.plan.digest,
+            "metric_files": dict(self.metric_files),
             "beam_search": self.beam_search,
             "dtype": str(pick_dtype(target.precision, self.device)),
             "device": str(self.device),
