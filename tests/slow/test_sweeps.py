@@ -169,10 +169,14 @@ def test_a_killed_sweep_leaves_no_orphan_and_goes_on(tmp_path):
         cwd=ROOT,
     )
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    (run,) = tmp_path.glob("*/all_docs_runs/*")
-    assert [run] == before, "it did not go on in its own folder"
-    assert (run / "checkpoint_final").is_dir()
-    assert not list(run.rglob(".writing_*"))
+    runs = sorted(tmp_path.glob("*/all_docs_runs/*"))
+    assert len(runs) == 2
+    assert set(before) <= set(runs), "they did not go on in their own folders"
+    for run in runs:
+        assert (run / "checkpoint_final").is_dir()
+        assert not list(run.rglob(".writing_*"))
+        gone_on = json.loads((run / "experiment_log.json").read_text())["log_dict"].get("resumed")
+        assert bool(gone_on) == (run in before)
     oocr("verify", tmp_path)
 
 
