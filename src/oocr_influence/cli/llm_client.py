@@ -75,20 +75,21 @@ class LLMClient:
         )
 
     def _reply(self, text: str) -> str:
+        sent = self._temperature  # another thread may change it meanwhile
         try:
             try:
-                return self._complete(text)
+                return self._complete(text, sent)
             except self._openai.BadRequestError as error:
-                if not self._temperature or "temperature" not in str(error):
+                if not sent or "temperature" not in str(error):
                     raise
                 self._temperature = {}  # some models have one temperature and refuse to be told
-                return self._complete(text)
+                return self._complete(text, {})
         except self._openai.OpenAIError as error:
             raise UsageError(f"{self._named()}: {type(error).__name__}: {error}") from None
 
-    def _complete(self, text: str) -> str:
+    def _complete(self, text: str, temperature: dict[str, Any]) -> str:
         completion = self._client.chat.completions.create(
-            model=self.model, messages=[{"role": "user", "content": text}], **self._temperature
+            model=self.model, messages=[{"role": "user", "content": text}], **temperature
         )
         return (completion.choices[0].message.content or "") if completion.choices else ""
 

@@ -4,7 +4,7 @@
 
 On a GPU a layer of 16 bits multiplies on the tensor cores and sums in float32: the products of two
 bf16 numbers are exact there, so the logits are those of a float32 layer up to the order of the sum,
-about ten times as fast and without a float32 copy of the weights (1.5 GiB of OLMo-2-7B's).
+many times as fast and without a float32 copy of the weights (1.5 GiB of OLMo-2-7B's).
 
 Letters: R rows, V vocabulary, D hidden size.
 """
