@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from transformers import (
     CohereConfig,
     CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GraniteConfig,
@@ -112,6 +114,16 @@ MODELS = {
     "tied": (LlamaForCausalLM, LlamaConfig(**SHAPE, tie_word_embeddings=True), True),
     "gpt2": (GPT2LMHeadModel, GPT2Config(**GPT2_SHAPE), True),
     "scaled": (GraniteForCausalLM, GraniteConfig(**SHAPE, logits_scaling=2.0), False),
+    # A cap at 30 changes these small logits by less than rounding.
+    "capped": (
+        Gemma2ForCausalLM,
+        Gemma2Config(
+            **{**SHAPE, "initializer_range": 0.01},
+            final_logit_softcapping=30.0,
+            attn_implementation="sdpa",  # eager attention takes no boolean mask
+        ),
+        False,
+    ),
     "cohere": (CohereForCausalLM, CohereConfig(**SHAPE, logit_scale=0.3), False),
 }
 

@@ -20,9 +20,7 @@ import torch.nn.functional as F
 # torch 2.8 and later; earlier ones take the float32 copy.
 _MIXED_PRODUCT = hasattr(torch.ops.aten.mm, "dtype")
 _PLAIN: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
-# Relative to the largest logit; a scale or a cap behind the head makes far more.
-_ALLOWED = {torch.float32: 1e-4, torch.float64: 1e-4}
-_ALLOWED_IN_HALF_PRECISION = 0.02
+_ALLOWED = 1e-3  # between two passes of the same four tokens
 
 
 def float32_linear(
@@ -57,17 +55,43 @@ def has_plain_head(model: Any) -> bool:
 
 @torch.no_grad()
 def _try_head(model: Any) -> bool:
+    """The head's input must be the decoder's output, and what it gives the model's logits.
+
+    The head is made to give numbers from -50 to 50: on the logits of a model that
+    knows nothing yet, a cap hardly shows, and would be lost unseen.
+    """
+    seen: dict[str, torch.Tensor] = {}
+
+    def replaced(_: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        seen["input"] = inputs[0]
+        ladder_V = torch.linspace(-50, 50, output.shape[-1], device=output.device)
+        seen["output"] = ladder_V.to(output.dtype).expand_as(output)
+        return seen["output"]
+
     was_training = model.training
     model.eval()  # dropout would draw random numbers
+    handle = None
     try:
-        head = model.get_output_embeddings()
+        handle = model.get_output_embeddings().register_forward_hook(replaced)
         ids_1T = torch.arange(4, device=model.get_input_embeddings().weight.device)[None]
-        logits = model(input_ids=ids_1T, use_cache=False).logits.float()
+        logits = model(input_ids=ids_1T, use_cache=False).logits
         hidden = model.get_decoder()(input_ids=ids_1T, use_cache=False).last_hidden_state
-        expected = float32_linear(hidden, head.weight, getattr(head, "bias", None))
-    except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError):
+        return torch.equal(logits.float(), seen["output"].float()) and torch.allclose(
+            hidden, seen["input"], rtol=_ALLOWED, atol=_ALLOWED
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except (
+        AttributeError,
+        IndexError,
+        KeyError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ):
         return False
     finally:
+        if handle is not None:
+            handle.remove()
         model.train(was_training)
-    allowed = _ALLOWED.get(head.weight.dtype, _ALLOWED_IN_HALF_PRECISION)
-    return bool((logits - expected).abs().max() <= allowed * expected.abs().max())
