@@ -163,6 +163,14 @@ def test_asking_about_the_head_draws_no_random_number():
     assert model.training
 
 
+def test_asking_about_the_head_leaves_each_module_in_its_mode():
+    model = GPT2LMHeadModel(GPT2Config(**GPT2_SHAPE)).train()
+    model.get_input_embeddings().eval()
+    modes = [module.training for module in model.modules()]
+    assert has_plain_head(model)
+    assert [module.training for module in model.modules()] == modes
+
+
 def test_the_peak_is_a_chunk_and_not_all_logits():
     """Largest tensor made on the way, counted by torch's own allocation hooks."""
     head, hidden, targets = drawn()

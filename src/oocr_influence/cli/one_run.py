@@ -276,7 +276,9 @@ class _Run:
         """
         self._check_may_save()
         at_end = step == self.preparation.schedule.total_steps
-        if step in self.checkpoints and self.args.save_state and step > 0 and not at_end:
+        known = self.resumed is not None and step == self.resumed.place.training_step
+        between = step > 0 and not at_end and not known
+        if step in self.checkpoints and self.args.save_state and between:
             self._save_state(snapshot)
         if step in self.checkpoints and not self.folder.checkpoint(self.checkpoints[step]).exists():
             self._save(self.checkpoints[step])

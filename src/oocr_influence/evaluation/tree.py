@@ -25,6 +25,7 @@ from oocr_influence.evaluation.plain import answer_logprobs
 from oocr_influence.evaluation.plan import EvalPlan
 from oocr_influence.evaluation.scores import Scores, evaluation_mode, model_device
 from oocr_influence.evaluation.trie import TreeBatch, lay_out
+from oocr_influence.models.head import has_plain_head
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +158,9 @@ def probe(model: Any, plan: EvalPlan, token_budget: int) -> str | None:
                         f"{type(model).__name__} scores a token {difference:.2g} nats apart "
                         f"(allowed: {allowed:.2g})"
                     )
+    # A cap at 30 hides in rounding while logits are small, and not in later checkpoints.
+    if not has_plain_head(model):
+        return f"{type(model).__name__} changes its logits behind the head"
     return None
 
 

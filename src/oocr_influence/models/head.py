@@ -68,7 +68,7 @@ def _try_head(model: Any) -> bool:
         seen["output"] = ladder_V.to(output.dtype).expand_as(output)
         return seen["output"]
 
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()  # dropout would draw random numbers
     handle = None
     try:
@@ -94,4 +94,5 @@ def _try_head(model: Any) -> bool:
     finally:
         if handle is not None:
             handle.remove()
-        model.train(was_training)
+        for module, was_training in modes.items():
+            module.training = was_training
