@@ -1,6 +1,6 @@
 """Pretrain `olmo2-tiny`, the built-in model, on invented worlds and a little English.
 
-    python scripts/pretrain_tiny.py --work /tmp/tiny --wordnet /usr/share/wordnet
+    python scripts/pretrain_tiny.py --work /tmp/tiny --wordnet /usr/share/wordnet --threads 2 --compile
 
 It goes on where it was stopped, with the same bits as if it had not been, and writes at the end the
 weights (16 bits), their config and the card to `models/olmo2_tiny/`. No entity and no wording of a
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "tiny_corpus"))
-from corpus import QUESTIONS, Block, Corpus, read_english
+from corpus import QUESTIONS, WORLDS, Block, Corpus, read_english
 
 from oocr_influence.datasets.packing import pack, tokenize_documents
 from oocr_influence.evaluation.evaluate import Evaluator
@@ -31,7 +31,7 @@ from oocr_influence.results.digests import file_digest, text_digest
 from oocr_influence.training.loop import accumulate_gradients
 
 SEED = 0
-WINDOW, BATCH, MICRO_BATCH = 256, 8, 4
+WINDOW, BATCH, MICRO_BATCH = 256, 8, 8
 PEAK_RATE, LAST_RATE = 2e-3, 6e-4
 WARMUP_STEPS = 200
 COOL_DOWN = 0.2  # the last share of the blocks, in which the rate falls
@@ -53,7 +53,7 @@ def main() -> None:
     english, described = read_english(sources, ENGLISH_DOCUMENTS)
     corpus = Corpus(SEED, english)
     print(f"{len(english)} English passages, {len(corpus.english)} name no built-in entity")
-    run = Pretraining(args.work, corpus, blocks=args.blocks)
+    run = Pretraining(args.work, corpus, blocks=args.blocks, compiled=args.compile)
     run.go_on()
     if args.export:
         export(run, described, args.export)
@@ -62,11 +62,16 @@ def main() -> None:
 class Pretraining:
     """Model, optimizer and place in the corpus; the whole state is one file."""
 
-    def __init__(self, work: Path, corpus: Corpus, *, blocks: int) -> None:
+    def __init__(
+        self, work: Path, corpus: Corpus, *, blocks: int, compiled: bool = False
+    ) -> None:
         work.mkdir(parents=True, exist_ok=True)
-        self.work, self.corpus, self.blocks = work, corpus, blocks
+        self.work, self.corpus, self.blocks, self.compiled = work, corpus, blocks, compiled
         self.tokenizer = tiny_tokenizer()
         self.model = untrained_model(SEED)
+        if compiled:
+            for layer in self.model.model.layers:
+                layer.compile(dynamic=True)
         self.optimizer = _optimizer(self.model)
         self.block, self.step, self.tokens, self.seconds = 0, 0, 0, 0.0
         self.state_file = work / "state.pt"
@@ -97,7 +102,11 @@ class Pretraining:
             done = (self.block + first / len(windows)) / self.blocks
             for group in self.optimizer.param_groups:
                 group["lr"] = self._rate(done)
-            loss, _ = accumulate_gradients(self.model, windows, batch, micro_batch_size=MICRO_BATCH)
+            # Weights, moments and the loss are float32; products between are of bf16 numbers.
+            with torch.autocast("cpu", torch.bfloat16):
+                loss, _ = accumulate_gradients(
+                    self.model, windows, batch, micro_batch_size=MICRO_BATCH
+                )
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
@@ -115,7 +124,8 @@ class Pretraining:
 
     def _log(self, loss: float, block: Block) -> None:
         evaluator = Evaluator(build_plan(block.probe, self.tokenizer))
-        found = evaluator.evaluate(self.model, beam_search=False).records
+        with torch.compiler.set_stance("force_eager"):
+            found = evaluator.evaluate(self.model, beam_search=False).records
         ranks: dict[str, list[float]] = {}
         for record in found:
             chance = (record["n_candidates"] + 1) / 2
@@ -175,6 +185,8 @@ class Pretraining:
             "window": WINDOW,
             "batch_size": BATCH,
             "micro_batch_size": MICRO_BATCH,
+            "products": "bfloat16",
+            "compiled": self.compiled,
             "peak_rate": PEAK_RATE,
             "last_rate": LAST_RATE,
             "warmup_steps": WARMUP_STEPS,
@@ -216,6 +228,7 @@ def export(run: Pretraining, english: list[dict[str, str]], folder: Path) -> Non
         "weights_digest": weights_digest(run.model.float()),
         "weights_file_sha256": file_digest(folder / "model.safetensors"),
         "recipe": run.recipe,
+        "worlds": WORLDS * run.blocks,
         "steps": run.step,
         "tokens": run.tokens,
         "hours": round(run.seconds / 3600, 2),
@@ -232,8 +245,11 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--work", type=Path, required=True, help="where state and log are kept")
     parser.add_argument("--wordnet", type=Path, help="folder with WordNet's data.noun, data.verb …")
-    parser.add_argument("--blocks", type=int, default=64, help="length of the pretraining")
+    parser.add_argument("--blocks", type=int, default=104, help="length of the pretraining")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument(
+        "--compile", action="store_true", help="the layers, with torch.compile (needs a C++ compiler)"
+    )
     parser.add_argument(
         "--export", type=Path, default=FOLDER, help="where weights and card are written"
     )

@@ -21,12 +21,12 @@ from oocr_influence.documents.pretraining import read_pretraining
 from oocr_influence.documents.writer import OfflineWriter
 from oocr_influence.universe.world import World
 
-WORLDS = 10  # of a block, the probe included
+WORLDS = 20  # of a block, the probe included
 DOCUMENTS = (2, 4)  # of a fact
 ASKED = 0.8  # the share of facts that are asked
 # Questions of a fact that is asked, without and with three examples, from which block on: examples
 # before a question are learned late, and longest.
-QUESTIONS = ((0, 5, 3), (40, 4, 6))
+QUESTIONS = ((0, 5, 3), (52, 4, 6))
 FIRST_QUESTION = 0.25  # of a block's text has gone by before the first question
 REVERSED_SHARES = (0.0, 0.3, 0.3, 0.5, 1.0)
 ENGLISH_SHARE = 0.06  # of a block's documents

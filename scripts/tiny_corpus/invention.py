@@ -21,7 +21,7 @@ from oocr_influence.universe.world import World
 from oocr_influence.universe.world_file import load_world
 
 HELD_OUT = ("mayors", "death_dates")
-ENTITIES = (8, 12)
+ENTITIES = (4, 6)  # an example question needs three others
 WORDINGS_A_BLOCK = 6
 # The relations of each shape: theme, its subject's field, its object's field. The first field named
 # is the root, which the shape's entities are called by.
@@ -163,7 +163,7 @@ _COMPANIES = (
 
 
 def invent_world(seed: int, n: int) -> World:
-    """World `n` of `seed`: 8 to 12 entities, three relations, a few wordings of every question."""
+    """World `n` of `seed`: 4 to 6 entities, three relations, a few wordings of every question."""
     draw = Draw("invented world", seed, n)
     shape = draw.weighted(SHAPE_WEIGHTS)
     possible = SHAPES[shape]

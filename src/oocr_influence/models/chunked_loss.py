@@ -27,13 +27,15 @@ def head_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(summed loss to differentiate, summed cross-entropy to report) of these rows.
 
-    `z_loss` weighs the squared log-partition of each row.
+    `z_loss` weighs the squared log-partition of each row. Autocast does not reach in here.
     """
+    hidden_LD = hidden_LD.to(head.weight.dtype)  # they differ under autocast alone
     chunk_bytes = CHUNK_BYTES.get(hidden_LD.device.type, CHUNK_BYTES["cuda"])
     rows = max(1, chunk_bytes // (4 * head.weight.shape[0]))
-    loss, cross_entropy = _HeadLoss.apply(  # type: ignore[no-untyped-call]
-        hidden_LD, head.weight, getattr(head, "bias", None), targets_L, z_loss, rows
-    )
+    with torch.autocast(hidden_LD.device.type, enabled=False):
+        loss, cross_entropy = _HeadLoss.apply(  # type: ignore[no-untyped-call]
+            hidden_LD, head.weight, getattr(head, "bias", None), targets_L, z_loss, rows
+        )
     return loss, cross_entropy
 
 
