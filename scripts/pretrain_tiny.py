@@ -1,6 +1,6 @@
 """Pretrain `olmo2-tiny`, the built-in model, on invented worlds and a little English.
 
-    python scripts/pretrain_tiny.py --work /tmp/tiny --wordnet /usr/share/wordnet --threads 2 --compile
+    python scripts/pretrain_tiny.py --work DIR --wordnet /usr/share/wordnet --threads 2 --compile
 
 It goes on where it was stopped, with the same bits as if it had not been, and writes at the end the
 weights (16 bits), their config and the card to `models/olmo2_tiny/`. No entity and no wording of a
@@ -62,9 +62,7 @@ def main() -> None:
 class Pretraining:
     """Model, optimizer and place in the corpus; the whole state is one file."""
 
-    def __init__(
-        self, work: Path, corpus: Corpus, *, blocks: int, compiled: bool = False
-    ) -> None:
+    def __init__(self, work: Path, corpus: Corpus, *, blocks: int, compiled: bool = False) -> None:
         work.mkdir(parents=True, exist_ok=True)
         self.work, self.corpus, self.blocks, self.compiled = work, corpus, blocks, compiled
         self.tokenizer = tiny_tokenizer()
@@ -248,7 +246,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, default=104, help="length of the pretraining")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument(
-        "--compile", action="store_true", help="the layers, with torch.compile (needs a C++ compiler)"
+        "--compile",
+        action="store_true",
+        help="the layers, with torch.compile (needs a C++ compiler)",
     )
     parser.add_argument(
         "--export", type=Path, default=FOLDER, help="where weights and card are written"

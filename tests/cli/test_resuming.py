@@ -13,11 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from oocr_influence.cli import one_run
+from oocr_influence.cli import run_asking, run_saving
 from oocr_influence.cli.arguments import UsageError, parse
-from oocr_influence.cli.one_run import Control, RunStopped, run_once
+from oocr_influence.cli.one_run import run_once
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.resuming import find_unfinished, resume, unfinished_run
+from oocr_influence.cli.run_context import Control, RunStopped
 from oocr_influence.cli.train_extractive import TrainExtractiveArgs
 from oocr_influence.cli.verify import dataset_of, expected_of
 from oocr_influence.results.run_folder import RunFolder
@@ -136,7 +137,7 @@ def test_without_the_cache_the_untouched_model_is_asked_again(tmp_path, whole):
     assert phases["evaluate"]["count"] == 5
 
 
-@pytest.mark.parametrize("at", ["save_checkpoint", "evaluate", "write_evaluation", "record"])
+@pytest.mark.parametrize("at", ["stream_checkpoint", "evaluate", "write_evaluation", "record"])
 def test_what_dies_between_two_files_goes_on(tmp_path, whole, monkeypatch, at):
     """The state is written first: what comes after it at the same step is made when going on."""
     seen = []
@@ -151,10 +152,10 @@ def test_what_dies_between_two_files_goes_on(tmp_path, whole, monkeypatch, at):
         return call
 
     places = {
-        "save_checkpoint": (one_run, "save_checkpoint"),
-        "evaluate": (one_run.Evaluator, "evaluate"),
+        "stream_checkpoint": (run_saving, "stream_checkpoint"),
+        "evaluate": (run_asking.Evaluator, "evaluate"),
         "write_evaluation": (RunFolder, "write_evaluation"),
-        "record": (one_run._Run, "_record_evaluation"),
+        "record": (run_asking.RunAsking, "_record"),
     }
     owner, name = places[at]
     args = arguments(tmp_path)

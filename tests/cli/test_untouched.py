@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from oocr_influence.cli import one_run
+from oocr_influence.cli import run_asking
 from oocr_influence.cli.untouched import UntouchedModel
 from oocr_influence.cli.verify import dataset_of, expected_of
 from oocr_influence.evaluation.scores import Scores
@@ -35,16 +35,16 @@ def cache(monkeypatch, tmp_path):
 def passes(monkeypatch):
     """Forward passes of the model at step 0 of each run that was made."""
     counts = []
-    plain = one_run._Run._evaluate
+    plain = run_asking.RunAsking.after_step
 
-    def evaluate(self, step, name):
+    def evaluate(self, step):
         seen = []
-        hook = self.model.get_decoder().register_forward_hook(lambda *_: seen.append(1))
-        plain(self, step, name)
+        hook = self._model.get_decoder().register_forward_hook(lambda *_: seen.append(1))
+        plain(self, step)
         hook.remove()
         counts.extend([] if step else [len(seen)])
 
-    monkeypatch.setattr(one_run._Run, "_evaluate", evaluate)
+    monkeypatch.setattr(run_asking.RunAsking, "after_step", evaluate)
     return counts
 
 
@@ -165,17 +165,17 @@ def test_two_runs_at_once_ask_once(tmp_path, sample):
         import sys, warnings
         from pathlib import Path
         import torch
-        from oocr_influence.cli import one_run
+        from oocr_influence.cli import one_run, run_asking
         from oocr_influence.cli.options import TrainingArgs
         warnings.simplefilter("ignore")
         torch.set_num_threads(1)
-        plain = one_run._Run._ask
+        plain = run_asking.RunAsking._ask
         def ask(self, step, name):
             if not step:
                 with open(sys.argv[2], "a") as file:
                     file.write("asked\\n")
             return plain(self, step, name)
-        one_run._Run._ask = ask
+        run_asking.RunAsking._ask = ask
         print(one_run.run_once(TrainingArgs(
             structured_dataset=sys.argv[1], output_dir=sys.argv[3], model="olmo2-tiny",
             n_pretraining_examples=6, chunk_size=128, micro_batch_size=8, max_steps=1,

@@ -14,7 +14,7 @@ import torch
 from datasets import load_from_disk
 from safetensors.torch import load_file
 
-from oocr_influence.cli import data_modeling, one_run, preparation
+from oocr_influence.cli import data_modeling, one_run, preparation, run_asking, run_saving
 from oocr_influence.cli.data_modeling import DataModelingArgs
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import prepare
@@ -86,8 +86,8 @@ def asked(monkeypatch):
         return Evaluation({}, [], scores, 0.0, "tree")
 
     monkeypatch.setattr(Evaluator, "evaluate", evaluate)
-    monkeypatch.setattr(one_run.UntouchedModel, "find", lambda self, **named: None)
-    monkeypatch.setattr(one_run.UntouchedModel, "keep", lambda self, *given, **named: None)
+    monkeypatch.setattr(run_asking.UntouchedModel, "find", lambda self, **named: None)
+    monkeypatch.setattr(run_asking.UntouchedModel, "keep", lambda self, *given, **named: None)
     return calls
 
 
@@ -206,7 +206,7 @@ def test_precision_reaches_the_model(train_once, trained, loaded, precision, dty
 def test_each_cadence_has_its_own_flags(
     train_once, trained, asked, monkeypatch, flags, evaluations, checkpoints
 ):
-    monkeypatch.setattr(one_run, "save_checkpoint", lambda model, tokenizer, folder: None)
+    monkeypatch.setattr(run_saving, "save_checkpoint", lambda model, tokenizer, folder: None)
     run = train_once(**{**SPARE, **flags})
     assert trained.schedule.total_steps == 5
     assert run.evaluations() == ["start", *evaluations, "final"]
@@ -214,7 +214,7 @@ def test_each_cadence_has_its_own_flags(
 
 
 def test_each_end_has_its_own_flags(train_once, trained, asked, monkeypatch):
-    monkeypatch.setattr(one_run, "save_checkpoint", lambda model, tokenizer, folder: None)
+    monkeypatch.setattr(run_saving, "save_checkpoint", lambda model, tokenizer, folder: None)
     for flag, evaluations, checkpoints in (
         ("eval_first_step", ["final"], ["start", "final"]),
         ("eval_final_step", ["start"], ["start", "final"]),

@@ -19,7 +19,7 @@ sys.path.append(str(Path(__file__).parents[1] / "cli"))  # test_resuming.py
 
 from test_resuming import arguments, check_same, contents
 
-from oocr_influence.cli import one_run
+from oocr_influence.cli import run_saving
 from oocr_influence.cli.one_run import run_once
 from oocr_influence.cli.resuming import find_unfinished
 from oocr_influence.cli.verify import dataset_of, expected_of
@@ -72,7 +72,8 @@ def half_written(own, nth):
         calls += 1
         result = own(first, second, *rest, **named)
         if calls == nth:
-            torn(Path(rest[0] if rest else second))
+            target = rest[0] if rest else second
+            torn(Path(getattr(target, "name", target)))  # torch.save is given an open file
         return result
 
     return call
@@ -88,7 +89,8 @@ def plant(phase, draw):
 
         evaluate.score_tree = dying(evaluate.score_tree, nth, after=draw.random() < 0.5)
     elif phase == "checkpoint":
-        one_run.save_checkpoint = half_written(one_run.save_checkpoint, nth)
+        for name in ("save_checkpoint", "stream_checkpoint"):
+            setattr(run_saving, name, half_written(getattr(run_saving, name), nth))
     else:
         torch.save = half_written(torch.save, nth)
 

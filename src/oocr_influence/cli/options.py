@@ -14,6 +14,7 @@ from oocr_influence.cli.arguments import CommandArguments
 from oocr_influence.datasets.packing import Packing
 from oocr_influence.datasets.selection import DocumentOrder
 from oocr_influence.models.resolve import DEFAULT_MODEL, DEFAULT_REVISION, default_revision
+from oocr_influence.training.keeping import Keeping
 from oocr_influence.training.optimizer import OptimizerSettings
 from oocr_influence.training.schedule import Cadence, LearningRate, Schedule
 
@@ -109,6 +110,12 @@ class TrainingOptions(CommandArguments):
     n_loss_documents: int = Field(default=64, ge=0)
     """documents whose loss each evaluation measures: so many each of trained ones, unseen ones of
     the same facts, and pretraining ones that are not kept (documents; 0: none)"""
+    keep_checkpoints: str = "all"
+    """checkpoints that stay on disk: all; a number, for the last so many beside start; or the names
+    of those that are saved at all (start,e1_s42,final)"""
+    save_optimizer: bool = False
+    """keep AdamW's moments in every checkpoint after the first, for methods that need them: twice
+    the size of the weights"""
     save_state: bool = True
     """keep what exact resuming takes beside the last checkpoint, until the run is complete: weights
     and moments, three times the size of a checkpoint"""
@@ -128,6 +135,12 @@ class TrainingOptions(CommandArguments):
     @classmethod
     def _earlier_spelling(cls, value: Any) -> Any:
         return "warmup_constant" if value == "warmup_constent" else value
+
+    @field_validator("keep_checkpoints")
+    @classmethod
+    def _can_be_kept(cls, value: str) -> str:
+        Keeping.parse(value)
+        return value
 
     @field_validator("metric_files")
     @classmethod
@@ -154,6 +167,10 @@ class TrainingOptions(CommandArguments):
         if faults:
             raise ValueError("\n       ".join(faults))
         return self
+
+    @property
+    def keeping(self) -> Keeping:
+        return Keeping.parse(self.keep_checkpoints)
 
     def differences_from_earlier_treatment(self) -> list[str]:
         """The parts in which this run differs from the earlier system's, as `name=value`."""

@@ -54,13 +54,18 @@ class Preparation:
         )
 
     @property
-    def checkpoints(self) -> list[Milestone]:
-        """When weights are saved, in order."""
+    def scheduled_checkpoints(self) -> list[Milestone]:
+        """When weights could be saved, in order; the training state is, but for the ends."""
         return self.schedule.milestones(
             self.args.save_cadence,
             first=self.args.save_first_checkpoint,
             final=self.args.save_final_checkpoint,
         )
+
+    @property
+    def checkpoints(self) -> list[Milestone]:
+        """The checkpoints that a run leaves, in order."""
+        return self.args.keeping.kept(self.scheduled_checkpoints)
 
     def describe_data(self) -> str:
         """Documents in the file, trained, tokens, windows, steps: a run's first line."""
@@ -89,15 +94,23 @@ class Preparation:
 
     def run_bytes(self) -> int:
         """What a run leaves on disk."""
-        return len(self.checkpoints) * self.checkpoint_bytes() + OTHER_BYTES_PER_RUN
+        saved = [self._bytes_of(moment) for moment in self.checkpoints]
+        return sum(saved) + OTHER_BYTES_PER_RUN
+
+    def _bytes_of(self, moment: Milestone) -> int:
+        moments = 2 * self.checkpoint_bytes() if self.args.save_optimizer and moment.step else 0
+        return self.checkpoint_bytes() + moments
 
     def passing_bytes(self) -> int:
-        """What it takes beside that while it goes on: its state, weights and two moments, and the
-        next one that is being written before the last is let go."""
-        between = [m for m in self.checkpoints if 0 < m.step < self.schedule.total_steps]
-        if not (self.args.save_state and between):
-            return 0
-        return 2 * 3 * self.checkpoint_bytes()
+        """What it takes beside that while it goes on: its state, weights and two moments, the next
+        one that is being written before the last is let go, and the same of a checkpoint."""
+        needed = 0
+        between = [m for m in self.scheduled_checkpoints if 0 < m.step < self.schedule.total_steps]
+        if self.args.save_state and between:
+            needed += 2 * 3 * self.checkpoint_bytes()
+        if self.args.keeping.last is not None and self.checkpoints:
+            needed += self._bytes_of(self.checkpoints[-1])
+        return needed
 
 
 def prepare(args: TrainingArgs, *, at_most: bool = False) -> Preparation:
@@ -164,6 +177,13 @@ def _pack(args: TrainingArgs, resolved: ResolvedModel, dataset: StructuredDatase
     except ValueError as error:
         raise UsageError(f"{args.structured_dataset}: {error}") from None
     faults = _length_faults(args, resolved)
+    preparation = Preparation(args, resolved, tokenizer, dataset, documents, windows, schedule)
+    scheduled = preparation.scheduled_checkpoints
+    if unknown := args.keeping.unknown(scheduled):
+        names = ", ".join(moment.name for moment in scheduled)
+        faults.append(
+            f"--keep_checkpoints: this run saves no {', '.join(unknown)}; choose among {names}"
+        )
     if args.batch_size > len(windows):
         faults.append(
             f"--batch_size {args.batch_size} is larger than the data set's {len(windows)} windows "
@@ -171,7 +191,7 @@ def _pack(args: TrainingArgs, resolved: ResolvedModel, dataset: StructuredDatase
         )
     if faults:
         raise UsageError("\n       ".join(faults))
-    return Preparation(args, resolved, tokenizer, dataset, documents, windows, schedule)
+    return preparation
 
 
 def _pad_id(tokenizer: Any) -> int:

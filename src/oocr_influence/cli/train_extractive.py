@@ -22,11 +22,13 @@ from typing import Any, Protocol
 from pydantic import Field, model_validator
 
 from oocr_influence.cli.arguments import run_command
-from oocr_influence.cli.one_run import Control, RunStopped, run_once
+from oocr_influence.cli.one_run import run_once
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import check_disk, prepare
 from oocr_influence.cli.resuming import find_unfinished, unfinished_run
+from oocr_influence.cli.run_context import Control, RunStopped
 from oocr_influence.cli.run_record import log_lines_to
+from oocr_influence.cli.run_saving import DiskFullError
 from oocr_influence.training.loop import NonFiniteLossError
 from oocr_influence.training.probe import AttentionMaskError
 
@@ -87,7 +89,7 @@ def main(args: TrainExtractiveArgs) -> int:
         control = Control(stop_requested=stopped.is_set)
         try:
             done = run_once(preparation.args, control, preparation, unfinished=unfinished)
-        except (AttentionMaskError, NonFiniteLossError):
+        except (AttentionMaskError, DiskFullError, NonFiniteLossError):
             return 1  # the log has said why
         except RunStopped as stop:
             folder = shlex.quote(str(stop.folder))

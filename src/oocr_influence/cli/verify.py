@@ -26,6 +26,7 @@ from oocr_influence.results.run_folder import ExperimentFolder, RunFolder
 from oocr_influence.results.upkeep import read_cleanups
 from oocr_influence.results.verdicts import Expected, Finding, Findings, Moment
 from oocr_influence.results.verification import DatasetFacts, RunReport, verify_run
+from oocr_influence.training.keeping import Keeping
 from oocr_influence.training.schedule import Cadence, LearningRate, Milestone, Schedule
 
 
@@ -95,10 +96,12 @@ def expected_of(args: Mapping[str, Any], n_windows: int) -> Expected:
             )
         ),
         checkpoints=_moments(
-            schedule.milestones(
-                _cadence(args, "save"),
-                first=args["save_first_checkpoint"],
-                final=args["save_final_checkpoint"],
+            Keeping.parse(args.get("keep_checkpoints", "all")).kept(
+                schedule.milestones(
+                    _cadence(args, "save"),
+                    first=args["save_first_checkpoint"],
+                    final=args["save_final_checkpoint"],
+                )
             )
         ),
         batches=[

@@ -137,6 +137,15 @@ class Phases:
             entry["count"] += 1
             entry["peak_rss_bytes"] = max(entry["peak_rss_bytes"], peak)
 
+    def add(self, name: str, seconds: float) -> None:
+        """Add a body that ran beside the phases that are open, in another thread."""
+        entry = self.record.setdefault(
+            name, {"start": _now(), "end": None, "seconds": 0.0, "count": 0, "peak_rss_bytes": 0}
+        )
+        entry["end"] = _now()
+        entry["seconds"] += seconds
+        entry["count"] += 1
+
     def _note_peak(self) -> None:
         """A phase inside resets the system's mark, so what it reached counts for those around."""
         peak = _peak_rss()

@@ -208,7 +208,7 @@ class RunFolder(_Folder):
         for name in sorted(later, key=_by_step):
             if self.checkpoint(name).is_dir():
                 removed.append(self.checkpoint(name).name)
-                atomic.remove_folder(self.checkpoint(name))
+                self.remove_checkpoint(name)
             for path in (self.evaluation(name), self.records(name)):
                 if path.exists():
                     removed.append(path.name)
@@ -231,6 +231,11 @@ class RunFolder(_Folder):
         Raises FileExistsError if that checkpoint is there already.
         """
         return atomic.writing_folder(self.checkpoint(name))
+
+    def remove_checkpoint(self, name: str) -> None:
+        """Delete a checkpoint, if it is there; no reader sees half of it."""
+        if self.checkpoint(name).is_dir():
+            atomic.remove_folder(self.checkpoint(name))
 
     def link_checkpoint(self, name: str, source: Path) -> None:
         """Make `checkpoint_<name>` other names of another checkpoint's files, read-only from now

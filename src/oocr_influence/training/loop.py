@@ -58,16 +58,19 @@ def train(
     micro_batch_size: int,
     after_step: Callable[[int, Snapshot], None],
     log_step: Callable[[StepLog], None],
+    before_update: Callable[[], None] = lambda: None,
     after_update: Callable[[Snapshot], None] = lambda _: None,
     start: Callable[[], State | None] = lambda: None,
 ) -> IntArray:
     """Train `model` in place; returns how often each window entered the loss, (N,).
 
     `after_step(step, snapshot)` is called at step 0, before any update, and after each step.
-    Burn-in comes before step 1 and after `after_step(0, …)`. `after_update(snapshot)` is called
-    after every update, those of burn-in included, and may raise to stop. `snapshot()` is the state
-    of this moment. Where `start()` returns one, of another process perhaps, training goes on from
-    there, and `after_step` is called for its step once more. Raises NonFiniteLossError.
+    Burn-in comes before step 1 and after `after_step(0, …)`. `before_update()` is called when the
+    gradients are there: until it returns no weight changes. `after_update(snapshot)` is called
+    after every update, those of burn-in included. Both may raise to stop. `snapshot()` is the state
+    of this moment in the model's own tensors, which are its until the next `before_update`. Where
+    `start()` returns a state, of another process perhaps, training goes on from there, and
+    `after_step` is called for its step once more. Raises NonFiniteLossError.
     """
     # Dropout, where a model has it, draws from torch's global generator.
     torch.manual_seed(data_order_seed)
@@ -97,6 +100,7 @@ def train(
                 f"step {step}: loss {loss}, gradient norm {norm}; nothing was applied. Lower "
                 "--learning_rate, or train with --precision fp32"
             )
+        before_update()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if not burn_in:

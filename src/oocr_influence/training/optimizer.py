@@ -29,12 +29,12 @@ def make_optimizer(model: Any, settings: OptimizerSettings) -> torch.optim.AdamW
         if embedding is not None
         for parameter in embedding.parameters()
     }
-    decayed: list[torch.nn.Parameter] = []
-    others: list[torch.nn.Parameter] = []
-    for parameter in model.parameters():
+    decayed: list[tuple[str, torch.nn.Parameter]] = []
+    others: list[tuple[str, torch.nn.Parameter]] = []
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             is_matrix = parameter.ndim >= 2 and id(parameter) not in undecayed
-            (decayed if is_matrix else others).append(parameter)
+            (decayed if is_matrix else others).append((name, parameter))
     return torch.optim.AdamW(
         [
             {"params": decayed, "weight_decay": settings.weight_decay},
