@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ from oocr_influence.cli.experiment import (
     start_experiment,
     unfinished_twin,
 )
+from oocr_influence.cli.micro_batch import describe_trial, settle
 from oocr_influence.cli.options import TrainingArgs, TrainingOptions
 from oocr_influence.cli.preparation import Preparation, check_disk, gigabytes, prepare
 from oocr_influence.results.naming import check_experiment_name
@@ -223,7 +225,12 @@ def plan(args: DataModelingArgs) -> tuple[list[TrainingArgs], Preparation]:
     """The runs of a sweep, checked and described; raises UsageError before anything is written."""
     runs = args.runs()
     preparation = prepare(runs[0], at_most="n_pretraining_examples" not in args.model_fields_set)
+    if args.micro_batch_size == "auto" and not args.dry_run:
+        workers = args.max_workers or os.cpu_count() or 1
+        preparation = settle(preparation, runs_at_once=min(len(runs), workers))
+        print(describe_trial(preparation.micro_batch_trial or {}))
     settled = {
+        "micro_batch_size": preparation.args.micro_batch_size,
         # Every run trains the commit that is resolved now, whatever the branch does meanwhile.
         "model_commit": preparation.resolved.commit,
         "n_pretraining_examples": preparation.args.n_pretraining_examples,
@@ -245,8 +252,10 @@ def plan(args: DataModelingArgs) -> tuple[list[TrainingArgs], Preparation]:
 
 def start(args: DataModelingArgs, runs: list[TrainingArgs], preparation: Preparation) -> Experiment:
     """Make the experiment's folder; says so where an unfinished one of the same arguments lies."""
-    settled = {"n_pretraining_examples": preparation.args.n_pretraining_examples}
-    recorded = {**args.of_the_experiment(), **settled}
+    recorded = args.of_the_experiment() | {
+        "n_pretraining_examples": preparation.args.n_pretraining_examples,
+        "micro_batch_size": preparation.args.micro_batch_size,
+    }
     twin = unfinished_twin(args.output_dir, recorded)
     if twin is not None:
         print(
@@ -259,6 +268,7 @@ def start(args: DataModelingArgs, runs: list[TrainingArgs], preparation: Prepara
         preparation.args.structured_dataset,
         recorded,
         runs,
+        micro_batch_trial=preparation.micro_batch_trial,
     )
 
 

@@ -52,8 +52,12 @@ def start_experiment(
     dataset_file: Path,
     args: dict[str, Any],
     runs: Sequence[TrainingArgs],
+    **about: Any,
 ) -> Experiment:
-    """Make the experiment's folder, its copy of the dataset, its log and its jobs."""
+    """Make the experiment's folder, its copy of the dataset, its log and its jobs.
+
+    `about` is written into its log as well, where it is not None.
+    """
     folder = ExperimentFolder.create(output_dir.resolve(), name)
     shutil.copyfile(dataset_file, folder.structured_dataset)
     jobs = [_job(folder, run) for run in runs]
@@ -64,6 +68,7 @@ def start_experiment(
         provenance=collect_provenance(folder.path),
         dataset_digest=file_digest(folder.structured_dataset),
         jobs=[job.spec.id for job in jobs],
+        **{name: value for name, value in about.items() if value is not None},
     )
     log.write()
     for job in jobs:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from oocr_influence.cli.micro_batch import settle
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation, prepare
 from oocr_influence.cli.resuming import Resumed, check_same, resume
@@ -52,7 +53,7 @@ def run_once(
     phases = Phases()
     control.report({"completed": 0, "total": None, "message": "tokenising"})
     with phases("prepare"):
-        preparation = preparation or prepare(args)
+        preparation = settle(preparation or prepare(args))
     resumed = None
     if unfinished is not None:
         resumed = resume(unfinished)
@@ -65,9 +66,11 @@ def run_once(
         log = ExperimentLog(
             folder.experiment_log,
             experiment_name=folder.name,
-            args=args.model_dump(mode="json"),
+            args=preparation.args.model_dump(mode="json"),
         )
         log.update(status="running")
+        if preparation.micro_batch_trial is not None:
+            log.update(micro_batch_trial=preparation.micro_batch_trial)
         log.write()  # from now on the run can be found, and gone on with
     try:
         with log_lines_to(logging.FileHandler(folder.text_log, encoding="utf-8")):
@@ -177,7 +180,7 @@ class _Run:
             self.args.rate(schedule),
             self.args.optimizer(),
             data_order_seed=self.args.data_order_seed,
-            micro_batch_size=self.args.micro_batch_size,
+            micro_batch_size=self.args.micro_batch,
             after_step=self._after_step,
             log_step=self._log_step,
             before_update=self.saving.fence,

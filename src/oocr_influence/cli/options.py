@@ -70,8 +70,9 @@ class TrainingOptions(CommandArguments):
     """stop after this many updates (steps; None: all epochs)"""
     batch_size: int = Field(default=8, ge=1)
     """windows of one update (windows)"""
-    micro_batch_size: int = Field(default=1, ge=1)
-    """windows of one forward pass; changes memory and speed, not the update (windows)"""
+    micro_batch_size: int | Literal["auto"] = 1
+    """windows of one forward pass; changes memory and speed, not the update, but in bf16 its last
+    bits; auto: the largest that fits, tried out once for a sweep (windows)"""
     learning_rate: float = Field(default=1e-4, gt=0)
     """the highest rate"""
     lr_schedule: Literal["warmup_linear_warmdown", "warmup_constant"] = "warmup_linear_warmdown"
@@ -135,6 +136,13 @@ class TrainingOptions(CommandArguments):
     @classmethod
     def _earlier_spelling(cls, value: Any) -> Any:
         return "warmup_constant" if value == "warmup_constent" else value
+
+    @field_validator("micro_batch_size")
+    @classmethod
+    def _holds_a_window(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("give a number from 1, or auto")
+        return value
 
     @field_validator("keep_checkpoints")
     @classmethod
@@ -217,6 +225,12 @@ class TrainingArgs(TrainingOptions):
     """the sweep that this run belongs to"""
     model_commit: str | None = None
     """the commit that the sweep resolved the revision to; another one is an error"""
+
+    @property
+    def micro_batch(self) -> int:
+        """The number of windows, once `auto` has become one."""
+        assert self.micro_batch_size != "auto", "see cli/micro_batch.py"
+        return self.micro_batch_size
 
     def schedule(self, n_windows: int) -> Schedule:
         """The steps of this run over `n_windows` windows."""

@@ -43,6 +43,8 @@ class Preparation:
     documents: list[TrainingDocument]
     windows: PackedWindows
     schedule: Schedule
+    micro_batch_trial: dict[str, Any] | None = None
+    """How the micro-batch was chosen, where it was (cli/micro_batch.py)."""
 
     @property
     def evaluations(self) -> list[Milestone]:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from pydantic import Field, model_validator
 
 from oocr_influence.cli.arguments import run_command
+from oocr_influence.cli.micro_batch import settle
 from oocr_influence.cli.one_run import run_once
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import check_disk, prepare
@@ -85,6 +86,7 @@ def main(args: TrainExtractiveArgs) -> int:
         preparation = prepare(args.run(), at_most=at_most)
         needed = preparation.run_bytes() + preparation.passing_bytes()
         check_disk(preparation.args.output_dir, needed, "this run")
+    preparation = settle(preparation)
     with log_lines_to(logging.StreamHandler()), stop_signals() as stopped:
         control = Control(stop_requested=stopped.is_set)
         try:

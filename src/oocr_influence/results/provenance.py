@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -150,6 +150,13 @@ class Phases:
         """A phase inside resets the system's mark, so what it reached counts for those around."""
         peak = _peak_rss()
         self._peaks = [max(known, peak) for known in self._peaks]
+
+
+def peak_memory(body: Callable[[], None]) -> int:
+    """Run the body; returns the most memory that this process held meanwhile (bytes)."""
+    _reset_peak()
+    body()
+    return _peak_rss()
 
 
 def _reset_peak() -> None:
