@@ -168,6 +168,13 @@ def test_the_earlier_treatment_runs_and_says_how_it_differs(train_once):
     assert "unlike the earlier system: packing=masked" in ours.text_log.read_text()
 
 
+def test_a_profile_lies_in_the_run(train_once):
+    run = train_once(**FAST, max_steps=5, profile=True)
+    assert "seconds an update" in (run.profile / "table.txt").read_text()
+    assert (run.profile / "trace.json.gz").exists()
+    assert equal(final_weights(run), final_weights(train_once(**FAST, max_steps=5)))
+
+
 def test_every_packing_and_burn_in_run(train_once):
     for packing in ("separate", "concat"):
         run = train_once(**FAST, packing=packing, burn_in_epochs=0.2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ from oocr_influence.results.step_log import StepLog as StepFile
 from oocr_influence.results.step_log import StepRow
 from oocr_influence.training.loop import Snapshot, StepLog, train
 from oocr_influence.training.probe import check_attention
+from oocr_influence.training.profiling import StepProfiler
 
 logger = logging.getLogger("oocr_influence")
 
@@ -127,7 +128,13 @@ class _Run:
         with self.phases("plan_evaluation"):
             self.asking = RunAsking(self.context, self.model, weights)
         with self.phases("train") as phase, StepFile(self.folder.steps) as self.step_file:
-            with closing(RunSaving(self.context, self.model, weights)) as self.saving:
+            self.profiler = None
+            if self.args.profile:
+                self.profiler = StepProfiler(self.folder.profile, self.model)
+            with (
+                closing(RunSaving(self.context, self.model, weights)) as self.saving,
+                closing(self.profiler) if self.profiler else nullcontext(),
+            ):
                 exposures = self._train()
                 self.saving.fence()
             self.folder.training_state.unlink(missing_ok=True)
@@ -195,6 +202,8 @@ class _Run:
         self.asking.after_step(step)
 
     def _after_update(self, snapshot: Snapshot) -> None:
+        if self.profiler is not None:
+            self.profiler.after_update(snapshot()["optimizer"])
         if self.context.should_stop() and self.args.save_state:
             self.saving.save_state(snapshot)
         self.context.stop_if_asked()

@@ -120,6 +120,9 @@ class TrainingOptions(CommandArguments):
     save_state: bool = True
     """keep what exact resuming takes beside the last checkpoint, until the run is complete: weights
     and moments, three times the size of a checkpoint"""
+    profile: bool = False
+    """measure the third to fifth update of each process: saved_objects/profile has a trace and a
+    table of where their time and memory went"""
     compat: Literal["earlier"] | None = None
     """treat data and schedule as the earlier system did; every part is a flag of its own"""
     logging_type: Literal["disk"] = "disk"

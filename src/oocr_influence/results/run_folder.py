@@ -139,6 +139,11 @@ class RunFolder(_Folder):
         return self.path / "training_state.pt"
 
     @property
+    def profile(self) -> Path:
+        """With `--profile`: where the time and the memory of a few updates went."""
+        return self.saved_objects / "profile"
+
+    @property
     def working_tree_diff(self) -> Path:
         return self.saved_objects / "working_tree.diff"
 

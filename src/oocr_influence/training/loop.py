@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.profiler import record_function
 
 from oocr_influence.datasets.order import window_order
 from oocr_influence.datasets.packing import IGNORED, IntArray, PackedWindows
@@ -94,15 +95,18 @@ def train(
         loss, labelled = accumulate_gradients(
             model, windows, batch, micro_batch_size=micro_batch_size, z_loss=settings.z_loss
         )
-        norm = _clip(model, settings.max_grad_norm)
+        with record_function("clip"):
+            norm = _clip(model, settings.max_grad_norm)
         if not (np.isfinite(loss) and np.isfinite(norm)):
             raise NonFiniteLossError(
                 f"step {step}: loss {loss}, gradient norm {norm}; nothing was applied. Lower "
                 "--learning_rate, or train with --precision fp32"
             )
-        before_update()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        with record_function("wait"):
+            before_update()
+        with record_function("step"):
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         if not burn_in:
             exposures[batch] += 1
         place = Place(in_training=not burn_in, step=step)
@@ -143,8 +147,10 @@ def accumulate_gradients(
     total = torch.zeros((), dtype=torch.float32, device=device)
     for start in range(0, len(batch), micro_batch_size):
         micro = to_device(windows, batch[start : start + micro_batch_size], device)
-        loss, cross_entropy = window_loss(model, micro, z_loss=z_loss)
-        torch.autograd.backward(loss / max(labelled, 1))
+        with record_function("forward"):
+            loss, cross_entropy = window_loss(model, micro, z_loss=z_loss)
+        with record_function("backward"):
+            torch.autograd.backward(loss / max(labelled, 1))
         total += cross_entropy
     return float(total) / max(labelled, 1), labelled
 
