@@ -24,6 +24,7 @@ from oocr_influence.models.load import (
     pick_device,
     pick_dtype,
 )
+from oocr_influence.models.lora import adapter_size, missing_package
 from oocr_influence.models.resolve import ResolvedModel, is_on_disk, resolve_model
 from oocr_influence.results.cache import Cache
 from oocr_influence.training.schedule import Milestone, Schedule
@@ -83,7 +84,10 @@ class Preparation:
         )
 
     def checkpoint_bytes(self) -> int:
-        """Size of one checkpoint's weights."""
+        """Size of one checkpoint's weights, or of its adapter, which is float32."""
+        lora = self.args.lora()
+        if lora is not None:
+            return 4 * adapter_size(load_config(self.resolved), lora)
         dtype = pick_dtype(self.args.precision, pick_device())
         return parameter_count(load_config(self.resolved)) * torch.empty((), dtype=dtype).itemsize
 
@@ -122,12 +126,19 @@ def prepare(args: TrainingArgs, *, at_most: bool = False) -> Preparation:
             )
     except FileNotFoundError as error:
         faults.append(str(error))
+    if args.lora_rank is not None and (missing := missing_package()) is not None:
+        faults.append(f"--lora_rank {args.lora_rank}: {missing}")
     try:
         load_metric_files(args.metric_files)
     except (FileNotFoundError, ValueError) as error:
         faults.append(f"--metric_files: {error}")
     if faults or dataset is None or resolved is None:
         raise UsageError("\n       ".join(faults))
+    if resolved.adapter is not None:
+        raise UsageError(
+            f"--model {args.model} is an adapter: `oocr export {args.model} --output_dir FOLDER` "
+            "writes its sum with its base, which can be trained"
+        )
     _check_commit(args, resolved)
     available, wanted = len(dataset.pretraining_documents), args.n_pretraining_examples
     if at_most and wanted is not None and wanted > available:
@@ -163,7 +174,7 @@ def _pack(args: TrainingArgs, resolved: ResolvedModel, dataset: StructuredDatase
         schedule = args.schedule(len(windows))
     except ValueError as error:
         raise UsageError(f"{args.structured_dataset}: {error}") from None
-    faults = _length_faults(args, resolved)
+    faults = _length_faults(args, resolved) + _adapter_faults(args, resolved)
     if args.batch_size > len(windows):
         faults.append(
             f"--batch_size {args.batch_size} is larger than the data set's {len(windows)} windows "
@@ -185,6 +196,16 @@ def _length_faults(args: TrainingArgs, resolved: ResolvedModel) -> list[str]:
             f"--chunk_size {args.chunk_size} is longer than the {longest} positions of "
             f"{args.model}: lower it"
         ]
+    return []
+
+
+def _adapter_faults(args: TrainingArgs, resolved: ResolvedModel) -> list[str]:
+    lora = args.lora()
+    try:
+        if lora is not None:
+            adapter_size(load_config(resolved), lora)
+    except ValueError as error:
+        return [f"--lora_targets {error}"]
     return []
 
 
