@@ -222,8 +222,17 @@ def _check_commit(args: TrainingArgs, resolved: ResolvedModel) -> None:
         )
 
 
-def check_disk(folder: Path, needed: int, what: str) -> None:
-    """Raise UsageError if the disk under `folder` has less than `needed` bytes free."""
+def check_disk(
+    folder: Path,
+    needed: int,
+    what: str,
+    *,
+    remedy: str = "save less often (--epochs_per_save), ",
+) -> None:
+    """Raise UsageError if the disk under `folder` has less than `needed` bytes free.
+
+    `remedy` is what may be done beside naming another folder and freeing some space.
+    """
     place = folder.resolve()
     while not place.exists():
         place = place.parent
@@ -231,8 +240,7 @@ def check_disk(folder: Path, needed: int, what: str) -> None:
     if needed > free:
         raise UsageError(
             f"{what} will take {gigabytes(needed)}, but only {gigabytes(free)} are free under "
-            f"{folder}: name another --output_dir, save less often (--epochs_per_save), or free "
-            "some space"
+            f"{folder}: name another --output_dir, {remedy}or free some space"
         )
     if needed > 0.9 * free:
         warnings.warn(f"{what} will leave less than a tenth of {folder}'s disk free", stacklevel=2)
