@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from oocr_influence.cli.arguments import CommandArguments
 from oocr_influence.datasets.packing import Packing
 from oocr_influence.datasets.selection import DocumentOrder
+from oocr_influence.models.lora import ALL_LINEAR, LoraSettings
 from oocr_influence.models.resolve import DEFAULT_MODEL, DEFAULT_REVISION, default_revision
 from oocr_influence.training.keeping import Keeping
 from oocr_influence.training.optimizer import OptimizerSettings
@@ -27,6 +28,8 @@ EARLIER_TREATMENT: dict[str, Any] = {
     "cadence_rounding": "up",
     "zero_first_rate": True,
 }
+
+_OF_AN_ADAPTER = ("lora_alpha", "lora_dropout", "lora_targets", "lora_seed")
 
 
 class TrainingOptions(CommandArguments):
@@ -46,6 +49,17 @@ class TrainingOptions(CommandArguments):
     """of weights, gradients and moments; auto is fp32 on the CPU and bf16 on a GPU"""
     gradient_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, more time, the same gradients"""
+    lora_rank: int | None = Field(default=None, ge=1)
+    """train a LoRA adapter of this rank, which checkpoints then hold, and leave the model as it is;
+    takes `make lora`, and a learning_rate about ten times as high (None: train all weights)"""
+    lora_alpha: int | None = Field(default=None, ge=1)
+    """what the adapter adds is multiplied by lora_alpha / lora_rank (None: twice the rank)"""
+    lora_dropout: float = Field(default=0, ge=0, lt=1)
+    """share of an adapter's inputs that are dropped in training"""
+    lora_targets: list[str] = [ALL_LINEAR]
+    """linear layers that are adapted, such as q_proj (layers; all-linear: all of the decoder's)"""
+    lora_seed: int = 0
+    """draws the adapter's first weights; the same for all runs of a sweep"""
 
     n_pretraining_examples: int | None = Field(default=1000, ge=0)
     """pretraining documents that are kept (documents; None: all)"""
@@ -175,6 +189,11 @@ class TrainingOptions(CommandArguments):
             faults.append("--no-overlap_cuts loses labels and is for --packing concat alone")
         if self.document_order == "file" and self.packing_seed != 0:
             faults.append("--packing_seed shuffles nothing where --document_order is file")
+        if self.lora_rank is None:
+            stated = sorted(name for name in self.model_fields_set if name in _OF_AN_ADAPTER)
+            faults += [f"--{name} goes with --lora_rank" for name in stated if self._states(name)]
+        if not self.lora_targets or (ALL_LINEAR in self.lora_targets and self.lora_targets[1:]):
+            faults.append(f"--lora_targets are names of layers, or {ALL_LINEAR} alone")
         if faults:
             raise ValueError("\n       ".join(faults))
         return self
@@ -182,6 +201,21 @@ class TrainingOptions(CommandArguments):
     @property
     def keeping(self) -> Keeping:
         return Keeping.parse(self.keep_checkpoints)
+
+    def _states(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
+
+    def lora(self) -> LoraSettings | None:
+        """The adapter that is trained; None where all weights are."""
+        if self.lora_rank is None:
+            return None
+        return LoraSettings(
+            rank=self.lora_rank,
+            alpha=2 * self.lora_rank if self.lora_alpha is None else self.lora_alpha,
+            dropout=self.lora_dropout,
+            targets=tuple(self.lora_targets),
+            seed=self.lora_seed,
+        )
 
     def differences_from_earlier_treatment(self) -> list[str]:
         """The parts in which this run differs from the earlier system's, as `name=value`."""

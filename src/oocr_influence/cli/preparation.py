@@ -24,6 +24,7 @@ from oocr_influence.models.load import (
     pick_device,
     pick_dtype,
 )
+from oocr_influence.models.lora import adapter_size, missing_package
 from oocr_influence.models.resolve import ResolvedModel, is_on_disk, resolve_model
 from oocr_influence.results.cache import Cache
 from oocr_influence.training.schedule import Milestone, Schedule
@@ -90,7 +91,10 @@ class Preparation:
         )
 
     def checkpoint_bytes(self) -> int:
-        """Size of one checkpoint's weights."""
+        """Size of one checkpoint's weights, or of its adapter, which is float32."""
+        lora = self.args.lora()
+        if lora is not None:
+            return 4 * adapter_size(load_config(self.resolved), lora)
         dtype = pick_dtype(self.args.precision, pick_device())
         return parameter_count(load_config(self.resolved)) * torch.empty((), dtype=dtype).itemsize
 
@@ -137,12 +141,19 @@ def prepare(args: TrainingArgs, *, at_most: bool = False) -> Preparation:
             )
     except FileNotFoundError as error:
         faults.append(str(error))
+    if args.lora_rank is not None and (missing := missing_package()) is not None:
+        faults.append(f"--lora_rank {args.lora_rank}: {missing}")
     try:
         load_metric_files(args.metric_files)
     except (FileNotFoundError, ValueError) as error:
         faults.append(f"--metric_files: {error}")
     if faults or dataset is None or resolved is None:
         raise UsageError("\n       ".join(faults))
+    if resolved.adapter is not None:
+        raise UsageError(
+            f"--model {args.model} is an adapter: `oocr export {args.model} --output_dir FOLDER` "
+            "writes its sum with its base, which can be trained"
+        )
     _check_commit(args, resolved)
     available, wanted = len(dataset.pretraining_documents), args.n_pretraining_examples
     if at_most and wanted is not None and wanted > available:
@@ -178,7 +189,7 @@ def _pack(args: TrainingArgs, resolved: ResolvedModel, dataset: StructuredDatase
         schedule = args.schedule(len(windows))
     except ValueError as error:
         raise UsageError(f"{args.structured_dataset}: {error}") from None
-    faults = _length_faults(args, resolved)
+    faults = _length_faults(args, resolved) + _adapter_faults(args, resolved)
     preparation = Preparation(args, resolved, tokenizer, dataset, documents, windows, schedule)
     scheduled = preparation.scheduled_checkpoints
     if unknown := args.keeping.unknown(scheduled):
@@ -210,6 +221,16 @@ def _length_faults(args: TrainingArgs, resolved: ResolvedModel) -> list[str]:
     return []
 
 
+def _adapter_faults(args: TrainingArgs, resolved: ResolvedModel) -> list[str]:
+    lora = args.lora()
+    try:
+        if lora is not None:
+            adapter_size(load_config(resolved), lora)
+    except ValueError as error:
+        return [f"--lora_targets {error}"]
+    return []
+
+
 def _check_commit(args: TrainingArgs, resolved: ResolvedModel) -> None:
     if args.model_commit is not None and resolved.commit != args.model_commit:
         if resolved.gguf is not None:
@@ -223,8 +244,17 @@ def _check_commit(args: TrainingArgs, resolved: ResolvedModel) -> None:
         )
 
 
-def check_disk(folder: Path, needed: int, what: str) -> None:
-    """Raise UsageError if the disk under `folder` has less than `needed` bytes free."""
+def check_disk(
+    folder: Path,
+    needed: int,
+    what: str,
+    *,
+    remedy: str = "save less often (--epochs_per_save), ",
+) -> None:
+    """Raise UsageError if the disk under `folder` has less than `needed` bytes free.
+
+    `remedy` is what may be done beside naming another folder and freeing some space.
+    """
     place = folder.resolve()
     while not place.exists():
         place = place.parent
@@ -232,8 +262,7 @@ def check_disk(folder: Path, needed: int, what: str) -> None:
     if needed > free:
         raise UsageError(
             f"{what} will take {gigabytes(needed)}, but only {gigabytes(free)} are free under "
-            f"{folder}: name another --output_dir, save less often (--epochs_per_save), or free "
-            "some space"
+            f"{folder}: name another --output_dir, {remedy}or free some space"
         )
     if needed > 0.9 * free:
         warnings.warn(f"{what} will leave less than a tenth of {folder}'s disk free", stacklevel=2)
