@@ -45,6 +45,7 @@ def test_the_card_is_that_of_the_shipped_weights():
     model = load_model(resolve_model("olmo2-tiny"))
     assert weights_digest(model) == card["weights_digest"]
     assert parameter_count(model.config) == card["parameters"]
+    assert card["worlds"] == tiny_corpus.WORLDS * card["recipe"]["blocks"] > 2000
     told = ("questions", "peak_rate", "last_rate", "weight_decay")
     assert {name: card["recipe"][name] for name in told} == {
         "questions": [list(stage) for stage in tiny_corpus.QUESTIONS],
