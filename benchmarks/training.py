@@ -7,9 +7,9 @@
   the logits and `torch.nn.functional.cross_entropy`: time forwards and backwards, in turns, and
   peak memory, the gradient of the head left out on both sides. Each measurement of memory is a
   process of its own. Values and gradients must agree.
-- step: tokens a second of our loop against transformers' Trainer on the same packed windows, masks
-  and micro-batches, in turns; the losses must agree. It needs accelerate beside it:
-      pip install --no-deps --target DIR accelerate
+- step: tokens a second of our loop against transformers' Trainer and TRL's SFTTrainer on the same
+  packed windows, masks and micro-batches, in turns; the losses must agree. It needs both beside it:
+      pip install --no-deps --target DIR accelerate trl
       PYTHONPATH=DIR python benchmarks/training.py
 """
 
@@ -34,7 +34,7 @@ from oocr_influence.datasets.order import window_order
 from oocr_influence.datasets.packing import PackedWindows, pack
 from oocr_influence.models.chunked_loss import head_loss
 from oocr_influence.models.loss import attention_mask
-from oocr_influence.models.tiny import untrained_model
+from oocr_influence.models.tiny import tiny_tokenizer, untrained_model
 from oocr_influence.results.provenance import Phases
 from oocr_influence.training.loop import train
 from oocr_influence.training.optimizer import OptimizerSettings
@@ -137,17 +137,22 @@ def step(rounds: int) -> None:
     runs: dict[str, Callable[[], None]] = {
         "ours": lambda: losses.update(ours=ours(windows, schedule)),
         "transformers": lambda: losses.update(transformers=by_trainer(windows, schedule)),
+        "trl": lambda: losses.update(trl=by_trainer(windows, schedule, trl=True)),
     }
     times = in_turns(runs, rounds)
     # The Trainer reports what it trains by, the mean over micro-batches' tokens of the whole batch.
-    worst = max(abs(a - b) for a, b in zip(losses["ours"], losses["transformers"], strict=True))
-    assert worst < 1e-3, (worst, losses)
+    worst = {
+        name: max(abs(a - b) for a, b in zip(losses["ours"], other, strict=True))
+        for name, other in losses.items()
+    }
+    assert max(worst.values()) < 1e-3, (worst, losses)
     tokens = STEPS * BATCH * LENGTH
     print(f"\n{STEPS} steps of {BATCH} x {LENGTH} tokens, micro-batches of {MICRO_BATCH}, float32")
     for name, seconds in times.items():
-        print(f"{name:13} {tokens / seconds:7,.0f} tokens/s")
-    ratio = times["transformers"] / times["ours"]
-    print(f"ours / transformers' Trainer: {ratio:.2f} x; losses differ by at most {worst:.1e}")
+        print(
+            f"{name:13} {tokens / seconds:7,.0f} tokens/s  {seconds / times['ours']:5.2f} x ours' "
+            f"time; losses differ by at most {worst[name]:.1e}"
+        )
 
 
 def ours(windows: PackedWindows, schedule: Schedule) -> list[float]:
@@ -167,9 +172,16 @@ def ours(windows: PackedWindows, schedule: Schedule) -> list[float]:
     return losses
 
 
-def by_trainer(windows: PackedWindows, schedule: Schedule) -> list[float]:
-    """Losses of transformers' Trainer, which is given the same masks and positions."""
-    from transformers import Trainer, TrainingArguments
+def by_trainer(windows: PackedWindows, schedule: Schedule, *, trl: bool = False) -> list[float]:
+    """Losses of transformers' Trainer or TRL's, which is given the same masks and positions."""
+    from datasets import Dataset
+
+    if trl:
+        from trl import SFTConfig as Arguments
+        from trl import SFTTrainer as Trainer
+    else:
+        from transformers import Trainer
+        from transformers import TrainingArguments as Arguments
 
     order = [
         row
@@ -178,7 +190,8 @@ def by_trainer(windows: PackedWindows, schedule: Schedule) -> list[float]:
     ]
     assert len(order) == STEPS * BATCH
 
-    def collate(rows: list[int]) -> dict[str, torch.Tensor]:
+    def collate(chosen: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        rows = [entry["row"] for entry in chosen]
         taken = {
             "input_ids": torch.from_numpy(windows.input_ids[rows]),
             "labels": torch.from_numpy(windows.labels[rows]),
@@ -190,10 +203,19 @@ def by_trainer(windows: PackedWindows, schedule: Schedule) -> list[float]:
         def _get_train_sampler(self, *_: Any) -> Any:
             return torch.utils.data.SequentialSampler(order)
 
+    own: dict[str, Any] = {}
+    if trl:
+        own = {
+            "dataset_kwargs": {"skip_prepare_dataset": True},
+            "max_length": None,
+            "bf16": False,
+            "gradient_checkpointing": False,
+        }
+
     with tempfile.TemporaryDirectory() as folder:
         trainer = InOrder(
             model=untrained_model(0),
-            args=TrainingArguments(
+            args=Arguments(
                 output_dir=folder,
                 per_device_train_batch_size=MICRO_BATCH,
                 gradient_accumulation_steps=BATCH // MICRO_BATCH,
@@ -208,9 +230,11 @@ def by_trainer(windows: PackedWindows, schedule: Schedule) -> list[float]:
                 use_cpu=True,
                 remove_unused_columns=False,
                 dataloader_pin_memory=False,
+                **own,
             ),
-            train_dataset=order,
+            train_dataset=Dataset.from_dict({"row": order, "input_ids": [[0]] * len(order)}),
             data_collator=collate,
+            processing_class=tiny_tokenizer(),
         )
         trainer.train()
         return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

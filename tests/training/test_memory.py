@@ -27,11 +27,6 @@ def test_olmo2_7b(precision, kind, dtype, gib):
     assert round(layout.device_bytes(7_300_000_000) / 2**30, 1) == gib
 
 
-def test_parameters_that_are_not_trained_are_weights_alone():
-    layout = layout_of(OptimizerSettings(precision="bf16"), BF16)
-    assert layout.device_bytes(1000, 10) == 990 * 2 + 10 * 8
-
-
 @pytest.mark.parametrize(
     ("precision", "dtype"),
     [("fp32", FP32), ("bf16", BF16), ("bf16_stochastic", BF16), ("fp32_master", BF16)],

@@ -1,22 +1,41 @@
-"""Whether a model and its optimizer fit on the GPU, asked before anything expensive starts.
+"""What a run trains and what that takes of the GPU, asked before anything expensive starts.
 
 The driver is asked, not torch: whoever plans a sweep stays off the GPU.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from launcher.gpus import memory_bytes, visible_gpus
 from oocr_influence.cli.options import TrainingArgs
-from oocr_influence.models.load import pick_device, pick_dtype
-from oocr_influence.training.memory import layout_of
+from oocr_influence.models.load import parameter_count, pick_device, pick_dtype
+from oocr_influence.models.lora import adapter_size
+from oocr_influence.training.memory import StateLayout, layout_of
 
 
-def state_bytes(args: TrainingArgs, n_parameters: int) -> int:
-    """Weights, gradients and what the optimizer keeps, on the device that a run would use."""
-    dtype = pick_dtype(args.precision, pick_device())
-    return layout_of(args.optimizer_settings(), dtype).device_bytes(n_parameters)
+def trained_layout(args: TrainingArgs) -> StateLayout:
+    """How each trained parameter is kept; an adapter's are float32, whatever the model is."""
+    adapted = args.lora_rank is not None
+    dtype = torch.float32 if adapted else pick_dtype(args.precision, pick_device())
+    return layout_of(args.optimizer_settings(), dtype)
+
+
+def trained_count(args: TrainingArgs, config: Any) -> int:
+    """Parameters that are trained: all, or those of the adapter. ValueError: `lora_targets`."""
+    lora = args.lora()
+    return parameter_count(config) if lora is None else adapter_size(config, lora)
+
+
+def needed_bytes(args: TrainingArgs, config: Any) -> int:
+    """Weights, gradients and optimizer on the device. ValueError: `lora_targets`."""
+    needed = trained_layout(args).trained * trained_count(args, config)
+    if args.lora_rank is not None:
+        dtype = pick_dtype(args.precision, pick_device())
+        needed += parameter_count(config) * torch.empty((), dtype=dtype).itemsize
+    return round(needed)
 
 
 def gpu_memory() -> int | None:
@@ -30,55 +49,50 @@ def gpu_memory() -> int | None:
     return memory_bytes(gpus[0]) if gpus else None
 
 
-def describe_memory(args: TrainingArgs, n_parameters: int, available: int) -> str:
-    """One line: what is needed of what is there."""
-    layout = layout_of(args.optimizer_settings(), pick_dtype(args.precision, pick_device()))
+def describe_memory(args: TrainingArgs, config: Any) -> str | None:
+    """One line: what is needed of what is there; None where there is no GPU."""
+    available = gpu_memory()
+    if available is None:
+        return None
     return (
-        f"GPU memory: {gibibytes(layout.device_bytes(n_parameters))} of {gibibytes(available)} for "
-        f"weights, gradients and optimizer ({n_parameters:,} parameters of {layout.trained:.4g} "
-        "bytes), activations beside them"
+        f"GPU memory: {gibibytes(needed_bytes(args, config))} of {gibibytes(available)} for "
+        f"weights, gradients and optimizer ({trained_count(args, config):,} trained parameters of "
+        f"{trained_layout(args).trained:.4g} bytes), activations beside them"
     )
 
 
-def memory_fault(args: TrainingArgs, n_parameters: int, available: int) -> str | None:
-    """Why this cannot fit, with what would; None if it may."""
-    needed = state_bytes(args, n_parameters)
+def memory_fault(args: TrainingArgs, config: Any) -> str | None:
+    """Why this cannot fit on the GPU, with what would; None if it may."""
+    available = gpu_memory()
+    if available is None:
+        return None
+    try:
+        needed = needed_bytes(args, config)
+    except ValueError:
+        return None  # layers that are not there: said elsewhere
     if needed <= available:
         return None
-    fitting = [
-        f"{flags} ({gibibytes(size)})"
-        for flags, size in _smaller(args, n_parameters)
-        if size < min(needed, available)
-    ]
+    ways: dict[str, dict[str, Any]] = {
+        "--precision bf16_stochastic": {"precision": "bf16_stochastic"},
+        "--precision bf16_stochastic --optimizer adamw8bit": {
+            "precision": "bf16_stochastic",
+            "optimizer": "adamw8bit",
+        },
+        "--precision bf16 --lora_rank 16": {"precision": "bf16", "lora_rank": 16},
+    }
+    sizes = {
+        flags: needed_bytes(args.model_copy(update={"optimizer": "adamw", **changes}), config)
+        for flags, changes in ways.items()
+    }
+    fitting = [f"{flags} ({gibibytes(n)})" for flags, n in sizes.items() if n < available]
+    remedy = f"use {', or '.join(fitting)}" if fitting else "use a smaller model or a larger GPU"
     return (
-        f"--precision {args.precision}: weights, gradients and optimizer of {n_parameters:,} "
-        f"parameters take {gibibytes(needed)} before activations, and the GPU has "
-        f"{gibibytes(available)}: "
-        + (f"use {', or '.join(fitting)}" if fitting else "use a smaller model or a larger GPU")
+        f"--precision {args.precision}: weights, gradients and optimizer of "
+        f"{parameter_count(config):,} parameters take {gibibytes(needed)} before activations, and "
+        f"the GPU has {gibibytes(available)}: {remedy}"
     )
 
 
 def gibibytes(n_bytes: float) -> str:
     """54.4 GiB: binary units, as memory is sold."""
     return f"{n_bytes / 2**30:,.1f} GiB"
-
-
-def _smaller(args: TrainingArgs, n_parameters: int) -> list[tuple[str, int]]:
-    """Other ways to train the same model, and what they take."""
-    ways = [
-        ("--precision bf16_stochastic", "bf16_stochastic", "adamw"),
-        ("--precision bf16", "bf16", "adamw"),
-        ("--precision bf16_stochastic --optimizer adamw8bit", "bf16_stochastic", "adamw8bit"),
-    ]
-    return [
-        (
-            flags,
-            layout_of(
-                args.model_copy(
-                    update={"precision": precision, "optimizer": kind}
-                ).optimizer_settings(),
-                torch.bfloat16,
-            ).device_bytes(n_parameters),
-        )
-        for flags, precision, kind in ways
-    ]

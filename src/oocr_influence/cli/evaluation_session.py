@@ -63,7 +63,7 @@ class Session:
     """Digest of each file of metrics by its name."""
     suites: dict[tuple[Path, str], Suite] = field(default_factory=dict)
     digests: dict[Path, str] = field(default_factory=dict)
-    untouched: dict[tuple[Path, str, str], Scores] = field(default_factory=dict)
+    untouched: dict[tuple[ResolvedModel, str, str], Scores] = field(default_factory=dict)
 
     def suite(self, target: Target) -> Suite:
         tokenizer = load_tokenizer(target.tokenizer)
@@ -115,8 +115,7 @@ class Session:
         self._write(target, suite, found, weights_digest=weights, baseline=baseline is not None)
         if target.in_run and target.name == "start":
             assert weights is not None
-            assert target.model.folder is not None
-            self.untouched[target.model.folder, suite.digest, target.precision] = found.scores
+            self.untouched[target.model, suite.digest, target.precision] = found.scores
             if self.cache is not None:
                 kept = UntouchedModel(self.cache, model, weights=weights, suite=suite.digest)
                 kept.keep_scores(found.scores)
@@ -138,8 +137,7 @@ class Session:
         """What the run's untouched model says, from which later answers are told apart."""
         if target.untouched is None:
             return None
-        assert target.untouched.folder is not None
-        key = target.untouched.folder, suite.digest, target.precision
+        key = target.untouched, suite.digest, target.precision
         if key not in self.untouched:
             model = self._load(target.untouched, target.precision)
             kept = None

@@ -11,6 +11,7 @@ from oocr_influence.cli.arguments import UsageError
 from oocr_influence.models.load import WeightPrecision
 from oocr_influence.models.resolve import ResolvedModel, default_revision, resolve_model
 from oocr_influence.results import checkpoints
+from oocr_influence.results.adapters import is_adapter
 from oocr_influence.results.experiment_log import read_experiment_log
 from oocr_influence.results.finding import dataset_file, find_runs
 from oocr_influence.results.run_folder import CHECKPOINT, RunFolder
@@ -69,17 +70,18 @@ def checkpoint_targets(
         asked = dataset or dataset_file(run)
         if asked is None and chosen:
             faults.append(f"{run.path}: its structured dataset is not where it was: --dataset FILE")
-        elif asked is not None:
-            targets += [_of_run(run, name, asked, precision) for name in chosen]
+        if asked is None:
+            continue
+        for name in chosen:
+            broken = checkpoints.faults_of(run.checkpoint(name))
+            faults += [f"{run.checkpoint(name)}: {fault}" for fault in broken]
+            if not broken:
+                targets.append(_of_run(run, name, asked, precision))
     unknown = [n for n in wanted if n != ALL and all(n != target.name for target in targets)]
     if not faults and (unknown or not targets):
         there = sorted({name for run in runs for name in run.checkpoints()})
         what = f"no run has a checkpoint {', '.join(unknown)}" if unknown else "no checkpoints"
         faults.append(f"--checkpoints: {what}; there are: {', '.join(there) or 'none'}")
-    for target in targets:
-        assert target.model.folder is not None
-        broken = checkpoints.faults_of(target.model.folder)
-        faults += [f"{target.model.folder}: {fault}" for fault in broken]
     if faults:
         raise UsageError("\n       ".join(faults))
     return targets, lacking
@@ -108,25 +110,40 @@ def model_target(
     )
 
 
+def checkpoint_model(run: RunFolder, name: str) -> tuple[ResolvedModel, ResolvedModel]:
+    """The weights of a whole checkpoint, an adapter with its base, and where its tokenizer lies.
+
+    Raises FileNotFoundError where the base of an adapter cannot be had.
+    """
+    folder = run.checkpoint(name)
+    here = ResolvedModel(f"{run.name}/{name}", None, folder, None)
+    # The earlier system kept one tokenizer a run.
+    own = checkpoints.has_tokenizer(folder)
+    tokenizer = here if own else replace(here, folder=run.tokenizer)
+    if is_adapter(folder):
+        return replace(resolve_model(str(folder)), name=here.name), tokenizer
+    return here, tokenizer
+
+
 def _of_run(run: RunFolder, name: str, dataset: Path, precision: WeightPrecision) -> Target:
     log = _log(run)
-    here = ResolvedModel(f"{run.name}/{name}", None, run.checkpoint(name), None)
-    # The earlier system kept one tokenizer a run.
-    own = checkpoints.has_tokenizer(run.checkpoint(name))
-    start = run.checkpoint("start")
+    model, tokenizer = checkpoint_model(run, name)
     step = _step(name, log)
+    untouched = None
+    if name != "start" and run.checkpoint("start").is_dir():
+        untouched, _ = checkpoint_model(run, "start")
     return Target(
         folder=run,
         name=name,
-        model=here,
-        tokenizer=here if own else replace(here, folder=run.tokenizer),
+        model=model,
+        tokenizer=tokenizer,
         dataset=dataset,
         precision=_PRECISION.get(log.get("dtype", ""), "auto")
         if precision == "auto"
         else precision,
         step=step,
         epoch=step / max(1, log.get("steps_per_epoch") or 1),
-        untouched=replace(here, folder=start) if name != "start" and start.is_dir() else None,
+        untouched=untouched,
     )
 
 

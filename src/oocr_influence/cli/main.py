@@ -20,6 +20,7 @@ COMMANDS = {
     "sample": ("SampleArguments", "answers that a model gives again and again, as a new eval set"),
     "verify": ("VerifyArguments", "check that runs are complete and are what they say"),
     "cleanup": ("CleanupArguments", "delete extra and incomplete runs (lists first)"),
+    "export": ("ExportArguments", "plain weights of a checkpoint; runs in the earlier form"),
     "table": ("TableArguments", "what models answer, before and after"),
     "replicate": ("ReplicateArguments", "the seed's four experiments, from datasets to table"),
 }

@@ -17,10 +17,12 @@ from typing import Any
 import psutil
 import torch
 
+from oocr_influence.cli.adapters import base_of
 from oocr_influence.cli.arguments import UsageError
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation, gigabytes, prepare
 from oocr_influence.models.load import load_model, pick_device, recompute_activations
+from oocr_influence.models.lora import add_adapter
 from oocr_influence.results.provenance import peak_memory
 from oocr_influence.training.determinism import deterministic_algorithms
 from oocr_influence.training.micro_batches import Measure, Trial, largest_that_fits, try_sizes
@@ -82,6 +84,8 @@ def try_out(args: TrainingArgs, *, runs_at_once: int) -> dict[str, Any]:
     device = pick_device()
     limit = _limit(device, runs_at_once)
     model = load_model(preparation.resolved, precision=args.precision, device=device)
+    if (adapter := args.lora()) is not None:
+        add_adapter(model, adapter, base_of(model, preparation, weights_digest=""))
     if args.gradient_checkpointing:
         recompute_activations(model)
     trials = try_sizes(

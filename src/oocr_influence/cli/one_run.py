@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from oocr_influence.cli.adapters import begin_adapter
 from oocr_influence.cli.micro_batch import settle
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation, prepare
@@ -169,6 +170,7 @@ class _Run:
             device=str(self.model.device),
             dtype=str(self.model.dtype),
         )
+        begin_adapter(self.model, self.preparation, self.log)
         self.log.write()  # what other runs of the sweep know this model by
         check_attention(self.model, self.preparation.windows)
         if self.args.gradient_checkpointing:

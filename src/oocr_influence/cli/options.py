@@ -14,6 +14,7 @@ from oocr_influence.cli.arguments import CommandArguments
 from oocr_influence.datasets.packing import Packing
 from oocr_influence.datasets.selection import DocumentOrder
 from oocr_influence.models.load import Precision
+from oocr_influence.models.lora import ALL_LINEAR, LoraSettings
 from oocr_influence.models.resolve import DEFAULT_MODEL, DEFAULT_REVISION, default_revision
 from oocr_influence.training.keeping import Keeping
 from oocr_influence.training.low_bit import OptimizerKind
@@ -29,6 +30,8 @@ EARLIER_TREATMENT: dict[str, Any] = {
     "cadence_rounding": "up",
     "zero_first_rate": True,
 }
+
+_OF_AN_ADAPTER = ("lora_alpha", "lora_dropout", "lora_targets", "lora_seed")
 
 
 class TrainingOptions(CommandArguments):
@@ -54,6 +57,17 @@ class TrainingOptions(CommandArguments):
     """deterministic kernels on a GPU: slower, and the same bits from every run; the CPU's are so"""
     gradient_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, more time, the same gradients"""
+    lora_rank: int | None = Field(default=None, ge=1)
+    """train a LoRA adapter of this rank, which checkpoints then hold, and leave the model as it is;
+    takes `make lora`, and a learning_rate about ten times as high (None: train all weights)"""
+    lora_alpha: int | None = Field(default=None, ge=1)
+    """what the adapter adds is multiplied by lora_alpha / lora_rank (None: twice the rank)"""
+    lora_dropout: float = Field(default=0, ge=0, lt=1)
+    """share of an adapter's inputs that are dropped in training"""
+    lora_targets: list[str] = [ALL_LINEAR]
+    """linear layers that are adapted, such as q_proj (layers; all-linear: all of the decoder's)"""
+    lora_seed: int = 0
+    """draws the adapter's first weights; the same for all runs of a sweep"""
 
     n_pretraining_examples: int | None = Field(default=1000, ge=0)
     """pretraining documents that are kept (documents; None: all)"""
@@ -183,6 +197,12 @@ class TrainingOptions(CommandArguments):
             faults.append("--no-overlap_cuts loses labels and is for --packing concat alone")
         if self.document_order == "file" and self.packing_seed != 0:
             faults.append("--packing_seed shuffles nothing where --document_order is file")
+        faults += self._optimizer_faults()
+        if self.lora_rank is None:
+            stated = sorted(name for name in self.model_fields_set if name in _OF_AN_ADAPTER)
+            faults += [f"--{name} goes with --lora_rank" for name in stated if self._states(name)]
+        if not self.lora_targets or (ALL_LINEAR in self.lora_targets and self.lora_targets[1:]):
+            faults.append(f"--lora_targets are names of layers, or {ALL_LINEAR} alone")
         if faults:
             raise ValueError("\n       ".join(faults))
         return self
@@ -190,6 +210,35 @@ class TrainingOptions(CommandArguments):
     @property
     def keeping(self) -> Keeping:
         return Keeping.parse(self.keep_checkpoints)
+
+    def _optimizer_faults(self) -> list[str]:
+        faults = []
+        low_bit, precision = self.optimizer != "adamw", self.precision
+        if low_bit and precision == "fp32_master":
+            faults.append(
+                f"--optimizer {self.optimizer} keeps no float32 master: use --precision "
+                "bf16_stochastic"
+            )
+        if low_bit and self.save_optimizer:
+            faults.append(f"--save_optimizer keeps no moments of --optimizer {self.optimizer}")
+        if self.lora_rank is not None and precision in ("bf16_stochastic", "fp32_master"):
+            faults.append(f"--precision {precision}: an adapter is float32 anyway; use bf16")
+        return faults
+
+    def _states(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
+
+    def lora(self) -> LoraSettings | None:
+        """The adapter that is trained; None where all weights are."""
+        if self.lora_rank is None:
+            return None
+        return LoraSettings(
+            rank=self.lora_rank,
+            alpha=2 * self.lora_rank if self.lora_alpha is None else self.lora_alpha,
+            dropout=self.lora_dropout,
+            targets=tuple(self.lora_targets),
+            seed=self.lora_seed,
+        )
 
     def differences_from_earlier_treatment(self) -> list[str]:
         """The parts in which this run differs from the earlier system's, as `name=value`."""

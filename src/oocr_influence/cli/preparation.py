@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from oocr_influence.cli.arguments import UsageError
-from oocr_influence.cli.device_memory import describe_memory, gpu_memory, memory_fault
+from oocr_influence.cli.device_memory import (
+    describe_memory,
+    memory_fault,
+    trained_count,
+    trained_layout,
+)
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.packed_cache import packed_windows
 from oocr_influence.datasets.document_dataset import StructuredDataset, load_structured_dataset
@@ -19,15 +24,12 @@ from oocr_influence.evaluation.metrics import load_metric_files
 from oocr_influence.models.load import (
     load_config,
     load_tokenizer,
-    parameter_count,
-    pick_device,
-    pick_dtype,
 )
+from oocr_influence.models.lora import adapter_size, missing_package
 from oocr_influence.models.resolve import ResolvedModel, is_on_disk, resolve_model
 from oocr_influence.results.cache import Cache
 from oocr_influence.training.determinism import workspace_fault
 from oocr_influence.training.low_bit import torchao_optimizers
-from oocr_influence.training.memory import StateLayout, layout_of
 from oocr_influence.training.schedule import Milestone, Schedule
 
 # Beside the checkpoints: logs, records, train set and eval sets, as seen for the built-in worlds.
@@ -99,18 +101,12 @@ class Preparation:
 
     def describe_memory(self) -> str | None:
         """What the model and its optimizer take of the GPU; None where there is none."""
-        available = gpu_memory()
-        if available is None:
-            return None
-        return describe_memory(self.args, parameter_count(load_config(self.resolved)), available)
-
-    def _layout(self) -> StateLayout:
-        dtype = pick_dtype(self.args.precision, pick_device())
-        return layout_of(self.args.optimizer_settings(), dtype)
+        return describe_memory(self.args, load_config(self.resolved))
 
     def checkpoint_bytes(self) -> int:
-        """Size of one checkpoint's weights."""
-        return round(parameter_count(load_config(self.resolved)) * self._layout().weight)
+        """Size of one checkpoint's weights, or of its adapter."""
+        count = trained_count(self.args, load_config(self.resolved))
+        return round(count * trained_layout(self.args).weight)
 
     def run_bytes(self) -> int:
         """What a run leaves on disk."""
@@ -121,7 +117,7 @@ class Preparation:
         size = self.checkpoint_bytes()
         if not (self.args.save_optimizer and moment.step):
             return size
-        layout = self._layout()
+        layout = trained_layout(self.args)
         return size + round(size * layout.moments / layout.weight)
 
     def passing_bytes(self) -> int:
@@ -130,7 +126,7 @@ class Preparation:
         needed = 0
         between = [m for m in self.scheduled_checkpoints if 0 < m.step < self.schedule.total_steps]
         if self.args.save_state and between:
-            layout, size = self._layout(), self.checkpoint_bytes()
+            layout, size = trained_layout(self.args), self.checkpoint_bytes()
             needed += 2 * (size + round(size * layout.optimizer / layout.weight))
         if self.args.keeping.last is not None and self.checkpoints:
             needed += self._bytes_of(self.checkpoints[-1])
@@ -162,8 +158,14 @@ def prepare(args: TrainingArgs, *, at_most: bool = False) -> Preparation:
     faults += _faults_of_this_process(args)
     if faults or dataset is None or resolved is None:
         raise UsageError("\n       ".join(faults))
+    if resolved.adapter is not None:
+        raise UsageError(
+            f"--model {args.model} is an adapter: `oocr export {args.model} --output_dir FOLDER` "
+            "writes its sum with its base, which can be trained"
+        )
     _check_commit(args, resolved)
-    _check_memory(args, resolved)
+    if (fault := memory_fault(args, load_config(resolved))) is not None:
+        raise UsageError(fault)
     available, wanted = len(dataset.pretraining_documents), args.n_pretraining_examples
     if at_most and wanted is not None and wanted > available:
         warnings.warn(
@@ -178,6 +180,8 @@ def prepare(args: TrainingArgs, *, at_most: bool = False) -> Preparation:
 def _faults_of_this_process(args: TrainingArgs) -> list[str]:
     """What cannot be imported or set here."""
     faults = []
+    if args.lora_rank is not None and (missing := missing_package()) is not None:
+        faults.append(f"--lora_rank {args.lora_rank}: {missing}")
     if args.optimizer != "adamw":
         try:
             torchao_optimizers()
@@ -215,7 +219,7 @@ def _pack(args: TrainingArgs, resolved: ResolvedModel, dataset: StructuredDatase
         schedule = args.schedule(len(windows))
     except ValueError as error:
         raise UsageError(f"{args.structured_dataset}: {error}") from None
-    faults = _length_faults(args, resolved)
+    faults = _length_faults(args, resolved) + _adapter_faults(args, resolved)
     preparation = Preparation(args, resolved, tokenizer, dataset, documents, windows, schedule)
     scheduled = preparation.scheduled_checkpoints
     if unknown := args.keeping.unknown(scheduled):
@@ -247,13 +251,14 @@ def _length_faults(args: TrainingArgs, resolved: ResolvedModel) -> list[str]:
     return []
 
 
-def _check_memory(args: TrainingArgs, resolved: ResolvedModel) -> None:
-    available = gpu_memory()
-    if available is None:
-        return
-    fault = memory_fault(args, parameter_count(load_config(resolved)), available)
-    if fault is not None:
-        raise UsageError(fault)
+def _adapter_faults(args: TrainingArgs, resolved: ResolvedModel) -> list[str]:
+    lora = args.lora()
+    try:
+        if lora is not None:
+            adapter_size(load_config(resolved), lora)
+    except ValueError as error:
+        return [f"--lora_targets {error}"]
+    return []
 
 
 def _check_commit(args: TrainingArgs, resolved: ResolvedModel) -> None:
@@ -269,8 +274,17 @@ def _check_commit(args: TrainingArgs, resolved: ResolvedModel) -> None:
         )
 
 
-def check_disk(folder: Path, needed: int, what: str) -> None:
-    """Raise UsageError if the disk under `folder` has less than `needed` bytes free."""
+def check_disk(
+    folder: Path,
+    needed: int,
+    what: str,
+    *,
+    remedy: str = "save less often (--epochs_per_save), ",
+) -> None:
+    """Raise UsageError if the disk under `folder` has less than `needed` bytes free.
+
+    `remedy` is what may be done beside naming another folder and freeing some space.
+    """
     place = folder.resolve()
     while not place.exists():
         place = place.parent
@@ -278,8 +292,7 @@ def check_disk(folder: Path, needed: int, what: str) -> None:
     if needed > free:
         raise UsageError(
             f"{what} will take {gigabytes(needed)}, but only {gigabytes(free)} are free under "
-            f"{folder}: name another --output_dir, save less often (--epochs_per_save), or free "
-            "some space"
+            f"{folder}: name another --output_dir, {remedy}or free some space"
         )
     if needed > 0.9 * free:
         warnings.warn(f"{what} will leave less than a tenth of {folder}'s disk free", stacklevel=2)

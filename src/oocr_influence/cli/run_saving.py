@@ -23,7 +23,7 @@ import torch
 from oocr_influence.cli.run_context import RunContext
 from oocr_influence.cli.start_checkpoint import same_start
 from oocr_influence.models.load import save_checkpoint
-from oocr_influence.models.streaming import CheckpointLayout, stream_checkpoint
+from oocr_influence.models.streaming import CheckpointLayout, Tensors, stream_checkpoint
 from oocr_influence.training.loop import Snapshot
 from oocr_influence.training.moments import write_moments
 from oocr_influence.training.state import Place, State, place_of
@@ -98,12 +98,14 @@ class RunSaving:
             logger.error("while saving: %s", error)
 
     def _write(self, state: State, name: str | None, step: int | None, *, with_state: bool) -> None:
+        tensors = self._model.state_dict()
+
         def write() -> float:
             began = time.perf_counter()
             if with_state:
                 self._write_state(state)
             if name is not None:
-                self._write_checkpoint(name, state)
+                self._write_checkpoint(name, tensors, state)
             if step is not None:
                 self._prune(step)
             return time.perf_counter() - began
@@ -125,14 +127,14 @@ class RunSaving:
             self._run.check_may_save()
         self._state_of = place_of(state)
 
-    def _write_checkpoint(self, name: str, state: State | None) -> None:
-        """`state` holds the weights; without one they are the model's."""
+    def _write_checkpoint(self, name: str, tensors: Tensors, state: State | None) -> None:
+        """`tensors` are the model's, and `state` has their moments, where there are any."""
         run = self._run
         with run.folder.writing_checkpoint(name) as folder:
-            if state is None or self._layout is None:
+            if self._layout is None:
                 save_checkpoint(self._model, run.preparation.tokenizer, folder)
             else:
-                stream_checkpoint(state["model"], self._layout, folder)
+                stream_checkpoint(tensors, self._layout, folder)
             if state is not None and run.args.save_optimizer:
                 write_moments(state, folder)
             run.check_may_save()
@@ -146,7 +148,7 @@ class RunSaving:
         with alone or nullcontext(), run.phases("save"), self._room_asked_for():
             written = same_start(run.folder, run.log.log_dict)
             if written is None:
-                self._write_checkpoint("start", None)
+                self._write_checkpoint("start", self._model.state_dict(), None)
             else:
                 run.folder.link_checkpoint("start", written)
                 logger.info("checkpoint_start is another name of %s", written)
@@ -160,8 +162,8 @@ class RunSaving:
         self._layout = CheckpointLayout.of(self._model, self._run.folder.checkpoint(name))
         if self._layout is None:
             logger.info(
-                "training waits while a checkpoint is written: transformers renames or "
-                "splits this model's weights"
+                "training waits while a checkpoint is written, which is not this model's tensors "
+                "as they are"
             )
 
     def _prune(self, step: int) -> None:

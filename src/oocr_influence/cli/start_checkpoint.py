@@ -12,7 +12,7 @@ from oocr_influence.results.finding import find_runs
 from oocr_influence.results.run_folder import RunFolder
 
 # What the log says of a model; where all of it is the same, so are the files of its checkpoint.
-_OF_THE_MODEL = ("weights_digest", "model_config", "model_commit", "dtype")
+_OF_THE_MODEL = ("weights_digest", "model_config", "model_commit", "dtype", "lora")
 
 
 def same_start(run: RunFolder, log_dict: Mapping[str, Any]) -> Path | None:

@@ -20,6 +20,7 @@ from pydantic import Field
 from launcher.jobs import liveness, read_exit, read_state
 from oocr_influence.cli.arguments import CommandArguments, UsageError, run_command
 from oocr_influence.datasets.order import order_digest, window_order
+from oocr_influence.results.adapters import is_adapter
 from oocr_influence.results.digests import file_digest
 from oocr_influence.results.finding import dataset_file, find_experiments, find_runs
 from oocr_influence.results.run_folder import ExperimentFolder, RunFolder
@@ -145,25 +146,43 @@ def check_jobs(experiment: ExperimentFolder) -> list[Finding]:
 def load_checkpoint(folder: Path) -> str:
     """Load weights and tokenizer from the folder alone, run them once, return their digest.
 
-    Raises whatever transformers does, and ValueError where weights are missing or not finite.
+    Of an adapter it is that of its sum with its base. Raises whatever transformers does, and
+    ValueError where weights are missing or not finite.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     from oocr_influence.models.load import weights_digest
+    from oocr_influence.models.lora import merge_adapter
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model, info = AutoModelForCausalLM.from_pretrained(
-        folder, dtype="auto", local_files_only=True, output_loading_info=True
-    )
-    if info["missing_keys"]:
-        raise ValueError(f"no value for {', '.join(sorted(info['missing_keys'])[:5])}")
+    model = _adapted(folder) if is_adapter(folder) else _whole(folder)
     tokens = tokenizer("one", return_tensors="pt")["input_ids"]
     with torch.no_grad():
         logits = model(input_ids=tokens).logits
     if not bool(torch.isfinite(logits).all()):
         raise ValueError("its outputs are not finite")
+    merge_adapter(model)
     return weights_digest(model)
+
+
+def _whole(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", local_files_only=True, output_loading_info=True
+    )
+    if info["missing_keys"]:
+        raise ValueError(f"no value for {', '.join(sorted(info['missing_keys'])[:5])}")
+    return model
+
+
+def _adapted(folder: Path) -> Any:
+    from oocr_influence.models.load import read_model, stored_dtype
+    from oocr_influence.models.resolve import resolve_model
+
+    resolved = resolve_model(str(folder))
+    return read_model(resolved, stored_dtype(resolved))
 
 
 def _found(paths: Sequence[Path]) -> tuple[list[RunFolder], list[ExperimentFolder]]:

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import torch
 
-from oocr_influence.models import smollm2
+from oocr_influence.models import lora, smollm2
 from oocr_influence.models.norms import fuse_rms_norms
 from oocr_influence.models.resolve import ModelNotFoundError, ResolvedModel
+from oocr_influence.results.adapters import BaseModel, read_base
 
 WeightPrecision = Literal["auto", "fp32", "bf16"]
 Precision = Literal[WeightPrecision, "bf16_stochastic", "fp32_master"]
@@ -40,17 +41,35 @@ def load_model(
 ) -> Any:
     """The causal LM with its weights on `device`, attention through SDPA, norms fused on a GPU.
 
-    Raises ModelNotFoundError if the folder's weights leave a parameter without a value, which
-    transformers would fill with random numbers.
+    An adapter lies in its base model, in float32 whatever the base is. Raises ModelNotFoundError if
+    the folder's weights leave a parameter without a value, which transformers would fill with
+    random numbers, and if the base of an adapter is another one by now.
     """
     device = device or pick_device()
-    model = _read_model(resolved, pick_dtype(precision, device)).to(device)
+    model = read_model(resolved, pick_dtype(precision, device)).to(device)
     if device.type == "cuda":
         fuse_rms_norms(model)
     return model
 
 
-def _read_model(resolved: ResolvedModel, dtype: torch.dtype) -> Any:
+def read_model(resolved: ResolvedModel, dtype: torch.dtype) -> Any:
+    """The same on the CPU, as transformers has it (see `load_model`)."""
+    return (_read_whole if resolved.adapter is None else _read_adapted)(resolved, dtype)
+
+
+def stored_dtype(resolved: ResolvedModel) -> torch.dtype:
+    """What the weights are on disk; of an adapter, what its base was in training."""
+    if resolved.adapter is not None:
+        return _dtype_of(read_base(resolved.adapter))
+    return getattr(load_config(resolved), "dtype", None) or torch.float32
+
+
+def _dtype_of(base: BaseModel) -> torch.dtype:
+    dtype: torch.dtype = getattr(torch, base.dtype.removeprefix("torch."))
+    return dtype
+
+
+def _read_whole(resolved: ResolvedModel, dtype: torch.dtype) -> Any:
     if resolved.gguf is not None:
         return smollm2.smollm2_model(resolved.gguf, dtype)
     from transformers import AutoModelForCausalLM
@@ -71,6 +90,24 @@ def _read_model(resolved: ResolvedModel, dtype: torch.dtype) -> Any:
     return model
 
 
+def _read_adapted(resolved: ResolvedModel, dtype: torch.dtype) -> Any:
+    """The base as it was trained beside, its adapter in it; then the base in `dtype`."""
+    assert resolved.adapter is not None
+    base = read_base(resolved.adapter)
+    model = _read_whole(resolved, _dtype_of(base))
+    # A commit is what it was; a folder may hold other weights by now.
+    if base.commit is None and weights_digest(model) != base.weights_digest:
+        raise ModelNotFoundError(
+            f"{resolved.adapter} is an adapter of {base.model}, whose weights are not those that "
+            f"it was trained beside (digest {base.weights_digest[:16]}…): put them back"
+        )
+    # Parameters alone: positions are computed from buffers that stay float32 in any model.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    lora.load_adapter(model, resolved.adapter)
+    return model
+
+
 def recompute_activations(model: Any) -> None:
     """Hold no activations for the backward pass but compute them again: less memory, more time."""
     # transformers 5.23 renamed it; 5.17 knows the old name alone.
@@ -80,11 +117,12 @@ def recompute_activations(model: Any) -> None:
 
 def load_tokenizer(resolved: ResolvedModel) -> Any:
     """The tokenizer that lies beside the weights."""
-    if resolved.gguf is not None:
+    if resolved.gguf is not None and resolved.adapter is None:
         return smollm2.smollm2_tokenizer(resolved.gguf)
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(resolved.folder, local_files_only=True)
+    folder = resolved.adapter or resolved.folder
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def load_config(resolved: ResolvedModel) -> Any:
@@ -116,6 +154,12 @@ def weights_digest(model: torch.nn.Module) -> str:
 
 
 def save_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Weights, config and tokenizer: transformers loads the folder from its path alone."""
-    model.save_pretrained(folder)
+    """Weights, config and tokenizer: transformers loads the folder from its path alone.
+
+    Of a model with an adapter the adapter and its tokenizer (see `lora.save_adapter`).
+    """
+    if lora.is_adapted(model):
+        lora.save_adapter(model, folder)
+    else:
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

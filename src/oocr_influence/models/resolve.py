@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from oocr_influence.models import smollm2, tiny
+from oocr_influence.models import lora, smollm2, tiny
+from oocr_influence.results import adapters, checkpoints
 
 DEFAULT_MODEL = "allenai/OLMo-2-1124-7B"
 DEFAULT_REVISION = "stage1-step928646-tokens3896B"
@@ -29,6 +30,7 @@ class ResolvedModel:
     """A model pinned to one place: a folder, or a package's file (`gguf`).
 
     `commit` is its hub commit, or its package and version as `name==version`, if it has one.
+    `adapter` is the folder of a LoRA adapter that belongs to these weights.
     """
 
     name: str
@@ -36,6 +38,7 @@ class ResolvedModel:
     folder: Path | None
     commit: str | None
     gguf: Path | None = None
+    adapter: Path | None = None
 
 
 _BUILT_IN = ResolvedModel(tiny.NAME, None, tiny.FOLDER, None)
@@ -95,6 +98,8 @@ def _resolve_packaged() -> ResolvedModel:
 
 def _resolve_folder(name: str, revision: str | None) -> ResolvedModel:
     folder = Path(name).resolve()
+    if adapters.is_adapter(folder):
+        return _resolve_adapter(folder, name, revision)
     _require_weights(folder, name)
     commit = folder.name if folder.parent.name == "snapshots" else None
     if revision is not None and revision not in _own_revisions(folder):
@@ -104,6 +109,35 @@ def _resolve_folder(name: str, revision: str | None) -> ResolvedModel:
             "give the hub's name of the model instead of the folder"
         )
     return ResolvedModel(name, revision, folder, commit)
+
+
+def _resolve_adapter(folder: Path, name: str, revision: str | None) -> ResolvedModel:
+    """An adapter and its base at the commit that it was trained beside, out of the cache if there.
+
+    It has no commit of its own: its folder is what it is.
+    """
+    faults = checkpoints.faults_of(folder)
+    faults += [] if checkpoints.has_tokenizer(folder) else ["its tokenizer is missing"]
+    faults += [missing] if (missing := lora.missing_package()) else []
+    if revision is not None:
+        faults.append("an adapter has no revisions: leave --revision out")
+    if faults:
+        raise ModelNotFoundError(f"{name}: {'; '.join(faults)}")
+    base = adapters.read_base(folder)
+    # The commit of a package is not asked for, but looked at.
+    pinned = None if is_on_disk(base.model) else base.commit or base.revision
+    try:
+        try:
+            resolved = resolve_model(base.model, pinned, local_only=True)
+        except ModelNotFoundError:
+            resolved = resolve_model(base.model, pinned)
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(f"the base model of the adapter {name}: {error}") from None
+    if resolved.commit != base.commit:
+        raise ModelNotFoundError(
+            f"{name} is an adapter of {base.model} at {base.commit}, which is {resolved.commit} now"
+        )
+    return replace(resolved, name=name, revision=None, commit=None, adapter=folder)
 
 
 def _own_revisions(folder: Path) -> set[str]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from oocr_influence.results import adapters
+
 _MAX_HEADER_BYTES = 100_000_000
 _CHUNK_BYTES = 4 * 2**20
 # Bits, since some types pack several values into a byte.
@@ -34,12 +36,14 @@ class TensorPlace:
 
 
 def faults_of(folder: Path) -> list[str]:
-    """What keeps transformers from loading the folder; empty if nothing does."""
+    """What keeps the folder, whole weights or an adapter, from being loaded; empty if nothing."""
     faults = []
     try:
         read_places(folder)
     except ValueError as error:
         faults.append(str(error))
+    if adapters.is_adapter(folder):
+        return faults + adapters.config_faults(folder)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if not isinstance(config, dict) or not config.get("model_type"):

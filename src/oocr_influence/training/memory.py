@@ -34,10 +34,9 @@ class StateLayout:
     def trained(self) -> float:
         return self.weight + self.gradient + self.optimizer
 
-    def device_bytes(self, n_parameters: int, n_trained: int | None = None) -> int:
-        """On the device; a parameter that is not trained is a weight alone. None: all are."""
-        trained = n_parameters if n_trained is None else n_trained
-        return round(trained * self.trained + (n_parameters - trained) * self.weight)
+    def device_bytes(self, n_parameters: int) -> int:
+        """On the device, before activations, for so many trained parameters."""
+        return round(n_parameters * self.trained)
 
 
 def layout_of(settings: OptimizerSettings, dtype: torch.dtype) -> StateLayout:

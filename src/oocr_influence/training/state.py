@@ -43,7 +43,7 @@ def capture(
         "in_training": place.in_training,
         "step": place.step,
         "exposures": torch.from_numpy(exposures.copy()),
-        "model": model.state_dict(),
+        "model": _changing(model),
         "optimizer": optimizer.state_dict(),
         "random": torch.get_rng_state(),
         "random_gpu": torch.cuda.get_rng_state(device) if on_gpu else None,
@@ -59,7 +59,9 @@ def restore(
     state: State, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[Place, IntArray]:
     """Put weights, moments and random generators back; returns the place and the exposures."""
-    model.load_state_dict(state["model"])
+    if state["model"].keys() != _changing(model).keys():
+        raise ValueError("the training state is of another model, or of other trained weights")
+    model.load_state_dict(state["model"], strict=False)  # frozen weights are not in it
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["random"])
     device = next(model.parameters()).device
@@ -67,3 +69,10 @@ def restore(
         torch.cuda.set_rng_state(state["random_gpu"], device)
     exposures: IntArray = state["exposures"].numpy().copy()
     return place_of(state), exposures
+
+
+def _changing(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What of the model training changes: all but frozen parameters, such as a LoRA's base."""
+    parameters = model.named_parameters(remove_duplicate=False)
+    frozen = {name for name, parameter in parameters if not parameter.requires_grad}
+    return {name: t for name, t in model.state_dict().items() if name not in frozen}
