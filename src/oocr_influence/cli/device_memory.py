@@ -72,24 +72,21 @@ def memory_fault(args: TrainingArgs, config: Any) -> str | None:
         return None  # layers that are not there: said elsewhere
     if needed <= available:
         return None
-    ways: dict[str, dict[str, Any]] = {
-        "--precision bf16_stochastic": {"precision": "bf16_stochastic"},
-        "--precision bf16_stochastic --optimizer adamw8bit": {
-            "precision": "bf16_stochastic",
-            "optimizer": "adamw8bit",
-        },
-        "--precision bf16 --lora_rank 16": {"precision": "bf16", "lora_rank": 16},
+    ways = {
+        "--precision bf16_stochastic": "adamw",
+        "--precision bf16_stochastic --optimizer adamw8bit": "adamw8bit",
     }
-    sizes = {
-        flags: needed_bytes(args.model_copy(update={"optimizer": "adamw", **changes}), config)
-        for flags, changes in ways.items()
-    }
-    fitting = [f"{flags} ({gibibytes(n)})" for flags, n in sizes.items() if n < available]
-    remedy = f"use {', or '.join(fitting)}" if fitting else "use a smaller model or a larger GPU"
+    remedies = []
+    for flags, kind in ways.items():
+        changes = {"precision": "bf16_stochastic", "optimizer": kind, "lora_rank": None}
+        size = needed_bytes(args.model_copy(update=changes), config)
+        if size < available:
+            remedies.append(f"{flags} ({gibibytes(size)})")
+    remedies.append("--lora_rank for an adapter" if args.lora_rank is None else "a smaller model")
     return (
         f"--precision {args.precision}: weights, gradients and optimizer of "
         f"{parameter_count(config):,} parameters take {gibibytes(needed)} before activations, and "
-        f"the GPU has {gibibytes(available)}: {remedy}"
+        f"the GPU has {gibibytes(available)}: use {', or '.join(remedies)}"
     )
 
 
