@@ -78,6 +78,24 @@ def _gpus_of_driver() -> list[str]:
     return [uuid.decode() if isinstance(uuid, bytes) else str(uuid) for uuid in uuids]
 
 
+def memory_bytes(gpu: str) -> int | None:
+    """Memory of a GPU by its name in CUDA_VISIBLE_DEVICES; None if the driver does not say."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        if gpu.isdecimal():
+            handle = pynvml.nvmlDeviceGetHandleByIndex(int(gpu))
+        else:
+            handle = pynvml.nvmlDeviceGetHandleByUUID(gpu)
+        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+
+
 def slots(gpus: Sequence[str], gpus_per_job: int = 1) -> list[Slot]:
     """Share `gpus` out, `gpus_per_job` a slot; without any, one slot a core.
 

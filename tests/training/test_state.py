@@ -9,6 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from oocr_influence.datasets.packing import pack
 from oocr_influence.models.tiny import untrained_model
+from oocr_influence.training.adamw_mixed import MixedAdamW
 from oocr_influence.training.loop import train
 from oocr_influence.training.optimizer import OptimizerSettings
 from oocr_influence.training.schedule import LearningRate, Schedule
@@ -46,7 +47,10 @@ def windows():
     return pack(documents, chunk_size=32, packing="masked", pad_id=1)
 
 
-def run(model, windows, *, stop_at=None, start=None):
+PRECISIONS = ["fp32", "bf16", "bf16_stochastic", "fp32_master"]
+
+
+def run(model, windows, *, stop_at=None, start=None, precision="auto"):
     """Train until a place, or to the end: (weights, losses by place, exposures, moments, state)."""
     schedule = Schedule(len(windows), batch_size=3, epochs=2, burn_in_epochs=0.5)
     losses, moments, saved = {}, [], io.BytesIO()
@@ -66,7 +70,7 @@ def run(model, windows, *, stop_at=None, start=None):
             windows,
             schedule,
             LearningRate(1e-2, schedule.total_steps),
-            OptimizerSettings(weight_decay=0.1),
+            OptimizerSettings(weight_decay=0.1, precision=precision),
             data_order_seed=5,
             micro_batch_size=2,
             after_step=lambda step, _: moments.append(step),
@@ -105,6 +109,74 @@ def test_going_on_makes_the_same_bits(windows, make, place):
     assert (exposed == exposures).all()
     for name, tensor in weights.items():
         assert torch.equal(tensor, again[name]), name
+
+
+def moments_of(saved):
+    saved.seek(0)
+    states = torch.load(saved, weights_only=True)["optimizer"]["state"]
+    return {
+        (index, name): value
+        for index, state in states.items()
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("place", [Place(False, 2), Place(True, 3)], ids=["burn_in", "training"])
+def test_going_on_makes_the_same_bits_in_every_precision(windows, precision, place):
+    """Weights, and every tensor of the optimizer, some updates after the stop."""
+
+    def make():
+        return olmo().to(torch.float32 if precision == "fp32" else torch.bfloat16)
+
+    later = Place(True, 6)
+    weights, losses, *_ = run(make(), windows, precision=precision)
+    *_, undisturbed = run(make(), windows, stop_at=later, precision=precision)
+    *_, saved = run(make(), windows, stop_at=place, precision=precision)
+    state = torch.load(saved, weights_only=True)
+    torch.manual_seed(99)
+    again, after, *_ = run(make(), windows, start=lambda: state, precision=precision)
+    assert after.items() <= losses.items()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in weights.items())
+    saved.seek(0)
+    state = torch.load(saved, weights_only=True)
+    *_, resumed = run(make(), windows, start=lambda: state, stop_at=later, precision=precision)
+    expected, found = moments_of(undisturbed), moments_of(resumed)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert tensor.dtype == found[name].dtype, name
+        assert torch.equal(tensor, found[name]), name
+    kinds = {name: tensor.dtype for (_, name), tensor in found.items()}
+    exact = torch.bfloat16 if precision == "bf16" else torch.float32
+    assert kinds["exp_avg_sq"] == exact
+    assert kinds.get("low") == (torch.int16 if precision == "fp32_master" else None)
+
+
+def test_noise_that_is_drawn_anew_is_noticed(windows):
+    """The state of the noise matters: without it, the bits differ."""
+    model = {"precision": "bf16_stochastic"}
+    weights, *_ = run(olmo().to(torch.bfloat16), windows, **model)
+    *_, saved = run(olmo().to(torch.bfloat16), windows, stop_at=Place(True, 3), **model)
+    state = torch.load(saved, weights_only=True)
+    state["optimizer"]["rounding"] = torch.Generator().manual_seed(0).get_state()
+    again, *_ = run(olmo().to(torch.bfloat16), windows, start=lambda: state, **model)
+    assert any(not torch.equal(tensor, again[name]) for name, tensor in weights.items())
+
+
+def test_a_state_in_the_weights_own_kind_is_noticed(windows, monkeypatch):
+    """torch's own loading casts every tensor: the test above would see it."""
+    monkeypatch.setattr(
+        MixedAdamW,
+        "load_state_dict",
+        lambda self, state: torch.optim.Optimizer.load_state_dict(
+            self, {name: state[name] for name in ("state", "param_groups")}
+        ),
+    )
+    with pytest.raises((AssertionError, RuntimeError)):
+        test_going_on_makes_the_same_bits_in_every_precision(
+            windows, "bf16_stochastic", Place(True, 3)
+        )
 
 
 def test_places_are_in_the_order_of_training():

@@ -241,6 +241,8 @@ def plan(args: DataModelingArgs) -> tuple[list[TrainingArgs], Preparation]:
     for line in describe_jobs(preparation, runs):
         print(line)
     print(args.describe_treatment())
+    if (memory := preparation.describe_memory()) is not None:
+        print(memory)
     at_once = min(len(runs), args.max_workers or len(runs))
     left, passing = len(runs) * preparation.run_bytes(), at_once * preparation.passing_bytes()
     needed = left + passing

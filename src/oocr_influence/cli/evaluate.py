@@ -30,7 +30,7 @@ from oocr_influence.datasets.document_dataset import (
     load_structured_dataset,
 )
 from oocr_influence.evaluation.metrics import load_metric_files
-from oocr_influence.models.load import Precision, pick_device
+from oocr_influence.models.load import WeightPrecision, pick_device
 from oocr_influence.results.cache import Cache
 from oocr_influence.results.digests import file_digest
 
@@ -58,7 +58,7 @@ class EvaluateArguments(CommandArguments):
     """Python files that register metrics of your own, for every set (files; see docs/metrics.md)"""
     beam_search: bool = True
     """run beam search for the sets that ask for it"""
-    precision: Precision = "auto"
+    precision: WeightPrecision = "auto"
     """of the weights; auto is a run's own, and of --model fp32 on the CPU and bf16 on a GPU"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where it runs; auto is the first visible GPU, or the CPU"""

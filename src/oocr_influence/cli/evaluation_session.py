@@ -21,7 +21,7 @@ from oocr_influence.evaluation.evaluate import Evaluation, Evaluator
 from oocr_influence.evaluation.plan_cache import cached_plan, suite_digest
 from oocr_influence.evaluation.scores import Scores
 from oocr_influence.models.load import (
-    Precision,
+    WeightPrecision,
     load_model,
     load_tokenizer,
     pick_dtype,
@@ -155,7 +155,7 @@ class Session:
             self.untouched[key] = scores
         return self.untouched[key]
 
-    def _load(self, model: ResolvedModel, precision: Precision) -> Any:
+    def _load(self, model: ResolvedModel, precision: WeightPrecision) -> Any:
         return load_model(model, precision=precision, device=self.device)
 
     def _write(self, target: Target, suite: Suite, found: Evaluation, **more: Any) -> None:

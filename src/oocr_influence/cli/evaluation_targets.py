@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oocr_influence.cli.arguments import UsageError
-from oocr_influence.models.load import Precision
+from oocr_influence.models.load import WeightPrecision
 from oocr_influence.models.resolve import ResolvedModel, default_revision, resolve_model
 from oocr_influence.results import checkpoints
 from oocr_influence.results.adapters import is_adapter
@@ -17,7 +17,7 @@ from oocr_influence.results.finding import dataset_file, find_runs
 from oocr_influence.results.run_folder import CHECKPOINT, RunFolder
 
 ALL = "all"
-_PRECISION: dict[str, Precision] = {"torch.float32": "fp32", "torch.bfloat16": "bf16"}
+_PRECISION: dict[str, WeightPrecision] = {"torch.float32": "fp32", "torch.bfloat16": "bf16"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Target:
     model: ResolvedModel
     tokenizer: ResolvedModel
     dataset: Path
-    precision: Precision
+    precision: WeightPrecision
     """The run's own, where --precision does not say another."""
     step: int = 0
     epoch: float = 0.0
@@ -45,7 +45,7 @@ class Target:
 
 
 def checkpoint_targets(
-    paths: Sequence[Path], names: Sequence[str], dataset: Path | None, precision: Precision
+    paths: Sequence[Path], names: Sequence[str], dataset: Path | None, precision: WeightPrecision
 ) -> tuple[list[Target], list[str]]:
     """The checkpoints `names` (or `all`) of all runs at `paths`, and which runs lack one.
 
@@ -92,7 +92,7 @@ def model_target(
     revision: str | None,
     output: Path,
     dataset: Path,
-    precision: Precision,
+    precision: WeightPrecision,
     *,
     local_only: bool,
 ) -> Target:
@@ -125,7 +125,7 @@ def checkpoint_model(run: RunFolder, name: str) -> tuple[ResolvedModel, Resolved
     return here, tokenizer
 
 
-def _of_run(run: RunFolder, name: str, dataset: Path, precision: Precision) -> Target:
+def _of_run(run: RunFolder, name: str, dataset: Path, precision: WeightPrecision) -> Target:
     log = _log(run)
     model, tokenizer = checkpoint_model(run, name)
     step = _step(name, log)

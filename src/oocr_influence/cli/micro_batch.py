@@ -24,6 +24,7 @@ from oocr_influence.cli.preparation import Preparation, gigabytes, prepare
 from oocr_influence.models.load import load_model, pick_device, recompute_activations
 from oocr_influence.models.lora import add_adapter
 from oocr_influence.results.provenance import peak_memory
+from oocr_influence.training.determinism import deterministic_algorithms
 from oocr_influence.training.micro_batches import Measure, Trial, largest_that_fits, try_sizes
 
 # Of the memory that is free: evaluations, fragments and other processes want some as well.
@@ -90,7 +91,7 @@ def try_out(args: TrainingArgs, *, runs_at_once: int) -> dict[str, Any]:
     trials = try_sizes(
         model,
         preparation.windows,
-        args.optimizer(),
+        args.optimizer_settings(),
         batch_size=args.batch_size,
         limit_bytes=limit,
         measure=_measure_on(device),
@@ -130,7 +131,8 @@ def _name(device: torch.device) -> str:
 def _answer(request: str) -> str:
     asked = json.loads(request)
     args = TrainingArgs.model_validate(asked["args"])
-    return json.dumps(try_out(args, runs_at_once=asked["runs_at_once"]))
+    with deterministic_algorithms(args.deterministic):
+        return json.dumps(try_out(args, runs_at_once=asked["runs_at_once"]))
 
 
 if __name__ == "__main__":

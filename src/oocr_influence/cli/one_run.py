@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import closing, nullcontext, suppress
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -20,7 +21,12 @@ from oocr_influence.cli.preparation import Preparation, prepare
 from oocr_influence.cli.resuming import Resumed, check_same, resume
 from oocr_influence.cli.run_asking import RunAsking
 from oocr_influence.cli.run_context import Control, RunContext, RunStopped
-from oocr_influence.cli.run_record import log_lines_to, record_exposure, record_start
+from oocr_influence.cli.run_record import (
+    log_lines_to,
+    record_exposure,
+    record_start,
+    record_update_losses,
+)
 from oocr_influence.cli.run_saving import RunSaving
 from oocr_influence.datasets.packing import IntArray
 from oocr_influence.datasets.train_set import piece_columns, window_columns
@@ -31,6 +37,7 @@ from oocr_influence.results.provenance import Phases
 from oocr_influence.results.run_folder import RunFolder
 from oocr_influence.results.step_log import StepLog as StepFile
 from oocr_influence.results.step_log import StepRow
+from oocr_influence.training.determinism import deterministic_algorithms
 from oocr_influence.training.loop import Snapshot, StepLog, train
 from oocr_influence.training.probe import check_attention
 from oocr_influence.training.profiling import StepProfiler
@@ -75,7 +82,10 @@ def run_once(
             log.update(micro_batch_trial=preparation.micro_batch_trial)
         log.write()  # from now on the run can be found, and gone on with
     try:
-        with log_lines_to(logging.FileHandler(folder.text_log, encoding="utf-8")):
+        with (
+            log_lines_to(logging.FileHandler(folder.text_log, encoding="utf-8")),
+            deterministic_algorithms(args.deterministic),
+        ):
             cache = Cache.default() if args.eval_cache else None
             context = RunContext(preparation, folder, log, phases, control, cache)
             run = _Run(context, resumed)
@@ -142,6 +152,7 @@ class _Run:
             if self.model.device.type == "cuda":
                 phase["gpu_peak_bytes"] = torch.cuda.max_memory_allocated(self.model.device)
         record_exposure(self.folder, self.preparation, exposures)
+        record_update_losses(self.folder, self.log, self.args.precision)
         seconds = self.seconds
         self.log.update(status="completed", time_taken=seconds, phases=self.phases.record)
         self.log.write()
@@ -187,7 +198,7 @@ class _Run:
             self.preparation.windows,
             schedule,
             self.args.rate(schedule),
-            self.args.optimizer(),
+            self.args.optimizer_settings(),
             data_order_seed=self.args.data_order_seed,
             micro_batch_size=self.args.micro_batch,
             after_step=self._after_step,
@@ -195,6 +206,7 @@ class _Run:
             before_update=self.saving.fence,
             after_update=self._after_update,
             start=lambda: self.resumed.state() if self.resumed else None,
+            measured_steps=self.preparation.measured_steps,
         )
 
     def _after_step(self, step: int, snapshot: Snapshot) -> None:
@@ -222,6 +234,7 @@ class _Run:
             labelled_tokens=step.labelled_tokens,
             window_ids=[self.window_ids[window] for window in step.windows],
             seconds=step.seconds,
+            **({} if step.losses_of_update is None else asdict(step.losses_of_update)),
         )
         self.step_file.append(row, burn_in=step.burn_in, windows=step.windows)
         speed = step.labelled_tokens / max(step.seconds, 1e-9)

@@ -13,9 +13,11 @@ from pydantic import Field, field_validator, model_validator
 from oocr_influence.cli.arguments import CommandArguments
 from oocr_influence.datasets.packing import Packing
 from oocr_influence.datasets.selection import DocumentOrder
+from oocr_influence.models.load import Precision
 from oocr_influence.models.lora import ALL_LINEAR, LoraSettings
 from oocr_influence.models.resolve import DEFAULT_MODEL, DEFAULT_REVISION, default_revision
 from oocr_influence.training.keeping import Keeping
+from oocr_influence.training.low_bit import OptimizerKind
 from oocr_influence.training.optimizer import OptimizerSettings
 from oocr_influence.training.schedule import Cadence, LearningRate, Schedule
 
@@ -45,8 +47,14 @@ class TrainingOptions(CommandArguments):
     """branch, tag or commit of the model; the default model's is pinned, any other's is its main"""
     force_local_model_cache: bool = False
     """never ask the hub: the model must be in the cache already"""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """of weights, gradients and moments; auto is fp32 on the CPU and bf16 on a GPU"""
+    precision: Precision = "auto"
+    """of weights, gradients and moments; auto is fp32 on the CPU and bf16 on a GPU. bf16 loses
+    updates below half of a weight's last bit; bf16_stochastic keeps them on average, fp32_master
+    exactly, for 2 and 4 bytes a parameter more than the 8 of bf16"""
+    optimizer: OptimizerKind = "adamw"
+    """adamw, or one of torchao's with moments of 8 or 4 bits (pip install torchao)"""
+    deterministic: bool = False
+    """deterministic kernels on a GPU: slower, and the same bits from every run; the CPU's are so"""
     gradient_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, more time, the same gradients"""
     lora_rank: int | None = Field(default=None, ge=1)
@@ -130,10 +138,10 @@ class TrainingOptions(CommandArguments):
     of those that are saved at all (start,e1_s42,final)"""
     save_optimizer: bool = False
     """keep AdamW's moments in every checkpoint after the first, for methods that need them: twice
-    the size of the weights"""
+    the size of the weights, or three times by precision"""
     save_state: bool = True
     """keep what exact resuming takes beside the last checkpoint, until the run is complete: weights
-    and moments, three times the size of a checkpoint"""
+    and moments, three times the size of a checkpoint, or up to five by precision"""
     profile: bool = False
     """measure the third to fifth update of each process: saved_objects/profile has a trace and a
     table of where their time and memory went"""
@@ -189,6 +197,7 @@ class TrainingOptions(CommandArguments):
             faults.append("--no-overlap_cuts loses labels and is for --packing concat alone")
         if self.document_order == "file" and self.packing_seed != 0:
             faults.append("--packing_seed shuffles nothing where --document_order is file")
+        faults += self._optimizer_faults()
         if self.lora_rank is None:
             stated = sorted(name for name in self.model_fields_set if name in _OF_AN_ADAPTER)
             faults += [f"--{name} goes with --lora_rank" for name in stated if self._states(name)]
@@ -201,6 +210,20 @@ class TrainingOptions(CommandArguments):
     @property
     def keeping(self) -> Keeping:
         return Keeping.parse(self.keep_checkpoints)
+
+    def _optimizer_faults(self) -> list[str]:
+        faults = []
+        low_bit, precision = self.optimizer != "adamw", self.precision
+        if low_bit and precision == "fp32_master":
+            faults.append(
+                f"--optimizer {self.optimizer} keeps no float32 master: use --precision "
+                "bf16_stochastic"
+            )
+        if low_bit and self.save_optimizer:
+            faults.append(f"--save_optimizer keeps no moments of --optimizer {self.optimizer}")
+        if self.lora_rank is not None and precision in ("bf16_stochastic", "fp32_master"):
+            faults.append(f"--precision {precision}: an adapter is float32 anyway; use bf16")
+        return faults
 
     def _states(self, name: str) -> bool:
         return bool(getattr(self, name) != type(self).model_fields[name].default)
@@ -292,7 +315,7 @@ class TrainingArgs(TrainingOptions):
             zero_first_rate=self.zero_first_rate,
         )
 
-    def optimizer(self) -> OptimizerSettings:
+    def optimizer_settings(self) -> OptimizerSettings:
         """AdamW and clipping."""
         return OptimizerSettings(
             weight_decay=self.weight_decay,
@@ -301,6 +324,8 @@ class TrainingArgs(TrainingOptions):
             eps=self.eps,
             max_grad_norm=self.max_grad_norm,
             z_loss=self.z_loss,
+            precision=self.precision,
+            kind=self.optimizer,
         )
 
     @property

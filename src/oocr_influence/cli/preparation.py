@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from oocr_influence.cli.arguments import UsageError
+from oocr_influence.cli.device_memory import (
+    describe_memory,
+    memory_fault,
+    trained_count,
+    trained_layout,
+)
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.packed_cache import packed_windows
 from oocr_influence.datasets.document_dataset import StructuredDataset, load_structured_dataset
@@ -20,13 +24,12 @@ from oocr_influence.evaluation.metrics import load_metric_files
 from oocr_influence.models.load import (
     load_config,
     load_tokenizer,
-    parameter_count,
-    pick_device,
-    pick_dtype,
 )
 from oocr_influence.models.lora import adapter_size, missing_package
 from oocr_influence.models.resolve import ResolvedModel, is_on_disk, resolve_model
 from oocr_influence.results.cache import Cache
+from oocr_influence.training.determinism import workspace_fault
+from oocr_influence.training.low_bit import torchao_optimizers
 from oocr_influence.training.schedule import Milestone, Schedule
 
 # Beside the checkpoints: logs, records, train set and eval sets, as seen for the built-in worlds.
@@ -70,6 +73,12 @@ class Preparation:
         """The checkpoints that a run leaves, in order."""
         return self.args.keeping.kept(self.scheduled_checkpoints)
 
+    @property
+    def measured_steps(self) -> frozenset[int]:
+        """Updates of which it is measured what rounding takes: those before the model is asked or
+        saved."""
+        return frozenset(m.step for m in [*self.evaluations, *self.scheduled_checkpoints]) - {0}
+
     def describe_data(self) -> str:
         """Documents in the file, trained, tokens, windows, steps: a run's first line."""
         n_file = len(self.dataset.document_dataset.docs)
@@ -90,13 +99,14 @@ class Preparation:
             f"({len(self.checkpoints)} checkpoints)"
         )
 
+    def describe_memory(self) -> str | None:
+        """What the model and its optimizer take of the GPU; None where there is none."""
+        return describe_memory(self.args, load_config(self.resolved))
+
     def checkpoint_bytes(self) -> int:
-        """Size of one checkpoint's weights, or of its adapter, which is float32."""
-        lora = self.args.lora()
-        if lora is not None:
-            return 4 * adapter_size(load_config(self.resolved), lora)
-        dtype = pick_dtype(self.args.precision, pick_device())
-        return parameter_count(load_config(self.resolved)) * torch.empty((), dtype=dtype).itemsize
+        """Size of one checkpoint's weights, or of its adapter."""
+        count = trained_count(self.args, load_config(self.resolved))
+        return round(count * trained_layout(self.args).weight)
 
     def run_bytes(self) -> int:
         """What a run leaves on disk."""
@@ -104,16 +114,20 @@ class Preparation:
         return sum(saved) + OTHER_BYTES_PER_RUN
 
     def _bytes_of(self, moment: Milestone) -> int:
-        moments = 2 * self.checkpoint_bytes() if self.args.save_optimizer and moment.step else 0
-        return self.checkpoint_bytes() + moments
+        size = self.checkpoint_bytes()
+        if not (self.args.save_optimizer and moment.step):
+            return size
+        layout = trained_layout(self.args)
+        return size + round(size * layout.moments / layout.weight)
 
     def passing_bytes(self) -> int:
-        """What it takes beside that while it goes on: its state, weights and two moments, the next
+        """What it takes beside that while it goes on: its state, weights and optimizer, the next
         one that is being written before the last is let go, and the same of a checkpoint."""
         needed = 0
         between = [m for m in self.scheduled_checkpoints if 0 < m.step < self.schedule.total_steps]
         if self.args.save_state and between:
-            needed += 2 * 3 * self.checkpoint_bytes()
+            layout, size = trained_layout(self.args), self.checkpoint_bytes()
+            needed += 2 * (size + round(size * layout.optimizer / layout.weight))
         if self.args.keeping.last is not None and self.checkpoints:
             needed += self._bytes_of(self.checkpoints[-1])
         return needed
@@ -141,12 +155,7 @@ def prepare(args: TrainingArgs, *, at_most: bool = False) -> Preparation:
             )
     except FileNotFoundError as error:
         faults.append(str(error))
-    if args.lora_rank is not None and (missing := missing_package()) is not None:
-        faults.append(f"--lora_rank {args.lora_rank}: {missing}")
-    try:
-        load_metric_files(args.metric_files)
-    except (FileNotFoundError, ValueError) as error:
-        faults.append(f"--metric_files: {error}")
+    faults += _faults_of_this_process(args)
     if faults or dataset is None or resolved is None:
         raise UsageError("\n       ".join(faults))
     if resolved.adapter is not None:
@@ -155,6 +164,8 @@ def prepare(args: TrainingArgs, *, at_most: bool = False) -> Preparation:
             "writes its sum with its base, which can be trained"
         )
     _check_commit(args, resolved)
+    if (fault := memory_fault(args, load_config(resolved))) is not None:
+        raise UsageError(fault)
     available, wanted = len(dataset.pretraining_documents), args.n_pretraining_examples
     if at_most and wanted is not None and wanted > available:
         warnings.warn(
@@ -164,6 +175,25 @@ def prepare(args: TrainingArgs, *, at_most: bool = False) -> Preparation:
         )
         args = args.model_copy(update={"n_pretraining_examples": available})
     return _pack(args, resolved, dataset)
+
+
+def _faults_of_this_process(args: TrainingArgs) -> list[str]:
+    """What cannot be imported or set here."""
+    faults = []
+    if args.lora_rank is not None and (missing := missing_package()) is not None:
+        faults.append(f"--lora_rank {args.lora_rank}: {missing}")
+    if args.optimizer != "adamw":
+        try:
+            torchao_optimizers()
+        except ImportError as error:
+            faults.append(f"--optimizer {args.optimizer}: {error}; pip install torchao")
+    if args.deterministic and (fault := workspace_fault()) is not None:
+        faults.append(f"--deterministic: {fault}")
+    try:
+        load_metric_files(args.metric_files)
+    except (FileNotFoundError, ValueError) as error:
+        faults.append(f"--metric_files: {error}")
+    return faults
 
 
 def _pack(args: TrainingArgs, resolved: ResolvedModel, dataset: StructuredDataset) -> Preparation:

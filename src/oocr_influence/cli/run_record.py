@@ -16,8 +16,11 @@ from oocr_influence.results.digests import file_digest
 from oocr_influence.results.experiment_log import ExperimentLog
 from oocr_influence.results.provenance import collect_provenance, working_tree_diff
 from oocr_influence.results.run_folder import RunFolder
+from oocr_influence.results.step_log import mean_update_losses, read_steps
 
 logger = logging.getLogger("oocr_influence")
+
+_MUCH = 0.1  # of the weights' updates, lost to rounding
 
 
 class ExposureError(RuntimeError):
@@ -27,8 +30,10 @@ class ExposureError(RuntimeError):
 def record_start(folder: RunFolder, log: ExperimentLog, preparation: Preparation) -> None:
     """Say what will be done; write versions, machine, digests and orders before anything else."""
     p, args, schedule = preparation, preparation.args, preparation.schedule
-    for line in (p.describe_data(), p.describe_schedule(), args.describe_treatment()):
-        logger.info(line)
+    lines = (p.describe_data(), p.describe_schedule(), args.describe_treatment())
+    for line in (*lines, p.describe_memory()):
+        if line is not None:
+            logger.info(line)
     provenance = collect_provenance(folder.path)
     git = provenance.get("git") or {}
     epochs = range(1, schedule.epoch_of(schedule.total_steps) + 1)
@@ -86,6 +91,22 @@ def record_exposure(folder: RunFolder, preparation: Preparation, exposures: IntA
             for document, labels, times in zip(p.documents, once, trained, strict=True)
         ]
     )
+
+
+def record_update_losses(folder: RunFolder, log: ExperimentLog, precision: str) -> None:
+    """Sum up what rounding took of the updates that were measured; say so where it is much."""
+    means = mean_update_losses(read_steps(folder.steps))
+    log.update(update_losses=means)
+    vanished, stuck = means["weight_updates_vanished"], means["second_moments_stuck"]
+    if vanished is None:
+        return
+    logger.info(
+        "of the weights that should have changed %.1f %% did not, and of the second moments that "
+        "should have fallen %.1f %%; %.3f of the exact change was made (%d updates sampled)",
+        *(100 * vanished, 100 * (stuck or 0), means["update_realised"], means["n_updates"]),
+    )
+    if precision in ("auto", "bf16") and vanished > _MUCH:
+        logger.info("--precision bf16_stochastic keeps them on average, fp32_master exactly")
 
 
 def with_records(

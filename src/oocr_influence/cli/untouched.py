@@ -84,6 +84,8 @@ class UntouchedModel:
             "transformers": transformers.__version__,
             "sources": sources_digest(),
         }
+        if torch.are_deterministic_algorithms_enabled():
+            self._key["deterministic"] = "yes"
 
     def alone(
         self, *, beam_search: bool, waiting: Callable[[], None] = lambda: None

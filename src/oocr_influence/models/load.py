@@ -18,7 +18,10 @@ from oocr_influence.models.norms import fuse_rms_norms
 from oocr_influence.models.resolve import ModelNotFoundError, ResolvedModel
 from oocr_influence.results.adapters import BaseModel, read_base
 
-Precision = Literal["auto", "fp32", "bf16"]
+WeightPrecision = Literal["auto", "fp32", "bf16"]
+Precision = Literal[WeightPrecision, "bf16_stochastic", "fp32_master"]
+"""How a model is trained; the optimizer keeps more than its weights in the last two (see
+training/optimizer.py)."""
 
 
 def pick_device() -> torch.device:
@@ -27,10 +30,10 @@ def pick_device() -> torch.device:
 
 
 def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """`auto` is float32 on the CPU and bf16 on a GPU."""
+    """Of the weights: `auto` is float32 on the CPU and bf16 on a GPU."""
     if precision == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
-    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    return torch.float32 if precision == "fp32" else torch.bfloat16
 
 
 def load_model(

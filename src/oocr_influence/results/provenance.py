@@ -35,6 +35,7 @@ LIBRARIES = (
     "numpy",
     "pyarrow",
     "pydantic",
+    "torchao",
 )
 # Variables that change numbers, devices or threads; others may hold secrets and stay unread.
 VARIABLES = (

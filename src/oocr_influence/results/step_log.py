@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,14 @@ class StepRow:
     window_ids: list[str]
     """The windows of the batch, in the order in which they were trained."""
     seconds: float
+    weight_updates_vanished: float | None = None
+    """Of a sample of the weights that should have changed, the share that did not; None where it
+    was not measured, as in logs of old."""
+    update_realised: float | None = None
+    """The sampled change, projected onto that of exact arithmetic: 1 where nothing is lost on
+    average."""
+    second_moments_stuck: float | None = None
+    """Of a sample of the second moments that should have fallen, the share that did not."""
 
 
 class StepLog:
@@ -80,6 +88,16 @@ def read_steps(path: Path) -> Iterator[StepRow]:
             if number == len(lines):  # no newline after it: its writer did not live to the end
                 return
             raise ValueError(f"{path.name}, line {number}: not a step ({error!r})") from error
+
+
+def mean_update_losses(rows: Iterable[StepRow]) -> dict[str, Any]:
+    """Means over the updates that were measured, by field, and how many there were."""
+    measured = [row for row in rows if row.weight_updates_vanished is not None]
+    means: dict[str, Any] = {"n_updates": len(measured)}
+    for name in ("weight_updates_vanished", "update_realised", "second_moments_stuck"):
+        values = [value for row in measured if (value := getattr(row, name)) is not None]
+        means[name] = sum(values) / len(values) if values else None
+    return means
 
 
 def cut_after(path: Path, step: int, *, in_burn_in: int | None = None) -> None:

@@ -7,7 +7,7 @@ know what they do. Letters: B windows of a micro-batch, T tokens.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,10 @@ from torch.profiler import record_function
 from oocr_influence.datasets.order import window_order
 from oocr_influence.datasets.packing import IGNORED, IntArray, PackedWindows
 from oocr_influence.models.loss import WindowBatch, window_loss
-from oocr_influence.training.optimizer import OptimizerSettings, make_optimizer
+from oocr_influence.training.optimizer import OptimizerSettings, make_optimizer, set_rate
 from oocr_influence.training.schedule import LearningRate, Schedule
 from oocr_influence.training.state import Place, State, capture, restore
+from oocr_influence.training.vanishing import UpdateLosses, UpdateSample
 
 Snapshot = Callable[[], State]
 
@@ -42,6 +43,8 @@ class StepLog:
     windows: list[int]
     seconds: float
     burn_in: bool
+    losses_of_update: UpdateLosses | None = None
+    """What rounding took of it; None where it was not measured."""
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -62,6 +65,7 @@ def train(
     before_update: Callable[[], None] = lambda: None,
     after_update: Callable[[Snapshot], None] = lambda _: None,
     start: Callable[[], State | None] = lambda: None,
+    measured_steps: Collection[int] = (),
 ) -> IntArray:
     """Train `model` in place; returns how often each window entered the loss, (N,).
 
@@ -71,11 +75,13 @@ def train(
     after every update, those of burn-in included. Both may raise to stop. `snapshot()` is the state
     of this moment in the model's own tensors, which are its until the next `before_update`. Where
     `start()` returns a state, of another process perhaps, training goes on from there, and
-    `after_step` is called for its step once more. Raises NonFiniteLossError.
+    `after_step` is called for its step once more. What rounding takes of an update is measured at
+    `measured_steps`, which changes none. Raises NonFiniteLossError.
     """
     # Dropout, where a model has it, draws from torch's global generator.
     torch.manual_seed(data_order_seed)
-    optimizer = make_optimizer(model, settings)
+    optimizer = make_optimizer(model, settings, seed=data_order_seed)
+    sample = UpdateSample(optimizer, data_order_seed) if measured_steps else None
     exposures: IntArray = np.zeros(len(windows), dtype=np.int64)
     place = Place()
     if (state := start()) is not None:
@@ -89,8 +95,7 @@ def train(
     for burn_in, step, batch in _batches(schedule, data_order_seed, after=place):
         started = time.perf_counter()
         learning_rate = 0.0 if burn_in else rate.at(step - 1)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_rate(optimizer, learning_rate)
         model.train()
         loss, labelled = accumulate_gradients(
             model, windows, batch, micro_batch_size=micro_batch_size, z_loss=settings.z_loss
@@ -104,8 +109,12 @@ def train(
             )
         with record_function("wait"):
             before_update()
+        losses = None
         with record_function("step"):
-            optimizer.step()
+            if sample is not None and not burn_in and step in measured_steps:
+                losses = sample.measure(optimizer.step)
+            else:
+                optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         if not burn_in:
             exposures[batch] += 1
@@ -122,6 +131,7 @@ def train(
                 windows=list(batch),
                 seconds=time.perf_counter() - started,
                 burn_in=burn_in,
+                losses_of_update=losses,
             )
         )
         if not burn_in:
