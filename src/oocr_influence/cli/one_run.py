@@ -18,7 +18,7 @@ import torch
 
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation, prepare
-from oocr_influence.cli.resuming import Resumed, check_same, resume
+from oocr_influence.cli.resuming import Resumed, begun_with, check_same, resume
 from oocr_influence.cli.run_record import (
     log_lines_to,
     record_exposure,
@@ -48,8 +48,8 @@ from oocr_influence.results.provenance import Phases
 from oocr_influence.results.run_folder import RunFolder
 from oocr_influence.results.step_log import StepLog as StepFile
 from oocr_influence.results.step_log import StepRow
-from oocr_influence.training.loop import Snapshot, StepLog, train
-from oocr_influence.training.probe import check_attention
+from oocr_influence.training.kernels import settle_kernels
+from oocr_influence.training.loop import Attention, Snapshot, StepLog, train
 
 logger = logging.getLogger("oocr_influence")
 
@@ -181,9 +181,9 @@ class _Run:
                 dtype=str(self.model.dtype),
             )
             self.log.write()  # what other runs of the sweep know this model by
-            check_attention(self.model, self.preparation.windows)
             if self.args.gradient_checkpointing:
                 recompute_activations(self.model)
+            self.attention = self._settle_kernels()
         with self.phases("plan_evaluation"):
             self.evaluator = self._evaluator()
             self.document_losses = self._document_losses()
@@ -199,6 +199,18 @@ class _Run:
         self.log.write()
         logger.info("completed in %.1f s: %s", seconds, self.folder.path)
         return {"run": str(self.folder.path), "time_taken": seconds}
+
+    def _settle_kernels(self) -> Attention:
+        attention, compiled = begun_with(self.resumed, self.args)
+        kernels = settle_kernels(
+            self.model,
+            self.preparation.windows,
+            attention=attention,
+            compiled=compiled,
+            micro_batch_size=self.args.micro_batch_size,
+        )
+        self.log.update(**asdict(kernels))
+        return kernels.attention
 
     def _write_data(self) -> None:
         """What will be trained, as read by others: windows, pieces, tokenizer."""
@@ -263,6 +275,7 @@ class _Run:
             self.args.optimizer(),
             data_order_seed=self.args.data_order_seed,
             micro_batch_size=self.args.micro_batch_size,
+            attention=self.attention,
             after_step=self._after_step,
             log_step=self._log_step,
             after_update=self._after_update,

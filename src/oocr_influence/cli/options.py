@@ -14,6 +14,7 @@ from oocr_influence.cli.arguments import CommandArguments
 from oocr_influence.datasets.packing import Packing
 from oocr_influence.datasets.selection import DocumentOrder
 from oocr_influence.models.resolve import DEFAULT_MODEL, DEFAULT_REVISION, default_revision
+from oocr_influence.training.kernels import AttentionChoice, CompileChoice
 from oocr_influence.training.optimizer import OptimizerSettings
 from oocr_influence.training.schedule import Cadence, LearningRate, Schedule
 
@@ -45,6 +46,12 @@ class TrainingOptions(CommandArguments):
     """of weights, gradients and moments; auto is fp32 on the CPU and bf16 on a GPU"""
     gradient_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, more time, the same gradients"""
+    attention: AttentionChoice = "auto"
+    """segments: nothing is computed across documents; dense: by a mask of all pairs; auto: segments
+    where the model proves equal with it. Speed and memory, not the update"""
+    compile: CompileChoice = "auto"
+    """torch.compile for the layers' parts in training; auto is on for a GPU and off on the CPU, and
+    what fails or is not equal runs as it was written. Speed and memory, not the update"""
 
     n_pretraining_examples: int | None = Field(default=1000, ge=0)
     """pretraining documents that are kept (documents; None: all)"""
