@@ -12,8 +12,8 @@ from transformers import (
 )
 
 from oocr_influence.datasets.packing import pack
+from oocr_influence.models import loss
 from oocr_influence.models.tiny import untrained_model
-from oocr_influence.training import probe
 from oocr_influence.training.probe import AttentionMaskError, check_attention
 
 SMALL = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "bos_token_id": 0}
@@ -63,9 +63,9 @@ def test_an_attention_window_shorter_than_a_document_is_refused():
 
 
 def test_a_mask_that_leaks_is_found(monkeypatch):
-    everything = probe.attention_mask
+    everything = loss.attention_mask
     monkeypatch.setattr(
-        probe, "attention_mask", lambda segments: everything(torch.zeros_like(segments))
+        loss, "attention_mask", lambda segments: everything(torch.zeros_like(segments))
     )
     with pytest.raises(AttentionMaskError):
         check_attention(untrained_model(vocab_size=97), windows())

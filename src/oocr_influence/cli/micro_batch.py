@@ -25,6 +25,7 @@ from oocr_influence.models.load import load_model, pick_device, recompute_activa
 from oocr_influence.models.lora import add_adapter
 from oocr_influence.results.provenance import peak_memory
 from oocr_influence.training.determinism import deterministic_algorithms
+from oocr_influence.training.kernels import settle_kernels
 from oocr_influence.training.micro_batches import Measure, Trial, largest_that_fits, try_sizes
 
 # Of the memory that is free: evaluations, fragments and other processes want some as well.
@@ -88,10 +89,18 @@ def try_out(args: TrainingArgs, *, runs_at_once: int) -> dict[str, Any]:
         add_adapter(model, adapter, base_of(model, preparation, weights_digest=""))
     if args.gradient_checkpointing:
         recompute_activations(model)
+    kernels = settle_kernels(
+        model,
+        preparation.windows,
+        attention=args.attention,
+        compiled=args.compile,
+        micro_batch_size=1,
+    )
     trials = try_sizes(
         model,
         preparation.windows,
         args.optimizer_settings(),
+        attention=kernels.attention,
         batch_size=args.batch_size,
         limit_bytes=limit,
         measure=_measure_on(device),

@@ -18,7 +18,7 @@ from oocr_influence.cli.adapters import begin_adapter
 from oocr_influence.cli.micro_batch import settle
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation, prepare
-from oocr_influence.cli.resuming import Resumed, check_same, resume
+from oocr_influence.cli.resuming import Resumed, begun_with, check_same, resume
 from oocr_influence.cli.run_asking import RunAsking
 from oocr_influence.cli.run_context import Control, RunContext, RunStopped
 from oocr_influence.cli.run_record import (
@@ -38,8 +38,8 @@ from oocr_influence.results.run_folder import RunFolder
 from oocr_influence.results.step_log import StepLog as StepFile
 from oocr_influence.results.step_log import StepRow
 from oocr_influence.training.determinism import deterministic_algorithms
-from oocr_influence.training.loop import Snapshot, StepLog, train
-from oocr_influence.training.probe import check_attention
+from oocr_influence.training.kernels import settle_kernels
+from oocr_influence.training.loop import Attention, Snapshot, StepLog, train
 from oocr_influence.training.profiling import StepProfiler
 
 logger = logging.getLogger("oocr_influence")
@@ -172,10 +172,22 @@ class _Run:
         )
         begin_adapter(self.model, self.preparation, self.log)
         self.log.write()  # what other runs of the sweep know this model by
-        check_attention(self.model, self.preparation.windows)
         if self.args.gradient_checkpointing:
             recompute_activations(self.model)
+        self.attention = self._settle_kernels()
         return weights
+
+    def _settle_kernels(self) -> Attention:
+        attention, compiled = begun_with(self.resumed, self.args)
+        kernels = settle_kernels(
+            self.model,
+            self.preparation.windows,
+            attention=attention,
+            compiled=compiled,
+            micro_batch_size=self.args.micro_batch,
+        )
+        self.log.update(**asdict(kernels))
+        return kernels.attention
 
     def _write_data(self) -> None:
         """What will be trained, as read by others: windows, pieces, tokenizer."""
@@ -201,6 +213,7 @@ class _Run:
             self.args.optimizer_settings(),
             data_order_seed=self.args.data_order_seed,
             micro_batch_size=self.args.micro_batch,
+            attention=self.attention,
             after_step=self._after_step,
             log_step=self._log_step,
             before_update=self.saving.fence,

@@ -17,6 +17,7 @@ from oocr_influence.models.load import Precision
 from oocr_influence.models.lora import ALL_LINEAR, LoraSettings
 from oocr_influence.models.resolve import DEFAULT_MODEL, DEFAULT_REVISION, default_revision
 from oocr_influence.training.keeping import Keeping
+from oocr_influence.training.kernels import AttentionChoice, CompileChoice
 from oocr_influence.training.low_bit import OptimizerKind
 from oocr_influence.training.optimizer import OptimizerSettings
 from oocr_influence.training.schedule import Cadence, LearningRate, Schedule
@@ -68,6 +69,12 @@ class TrainingOptions(CommandArguments):
     """linear layers that are adapted, such as q_proj (layers; all-linear: all of the decoder's)"""
     lora_seed: int = 0
     """draws the adapter's first weights; the same for all runs of a sweep"""
+    attention: AttentionChoice = "auto"
+    """segments: nothing is computed across documents; dense: by a mask of all pairs; auto: segments
+    where the model proves equal with it. Speed and memory, not the update"""
+    compile: CompileChoice = "auto"
+    """torch.compile for the layers' parts in training; auto is on for a GPU and off on the CPU, and
+    what fails or is not equal runs as it was written. Speed and memory, not the update"""
 
     n_pretraining_examples: int | None = Field(default=1000, ge=0)
     """pretraining documents that are kept (documents; None: all)"""

@@ -22,6 +22,8 @@ from oocr_influence.results.finding import find_runs
 from oocr_influence.results.ownership import RunOwnedError
 from oocr_influence.results.run_folder import RunFolder
 from oocr_influence.results.step_log import StepRow, read_steps
+from oocr_influence.training.kernels import AttentionChoice, CompileChoice
+from oocr_influence.training.loop import Attention
 from oocr_influence.training.state import Place, State, place_of
 
 logger = logging.getLogger("oocr_influence")
@@ -109,6 +111,19 @@ def resume(folder: RunFolder) -> Resumed:
     log.write()
     rows = list(read_steps(folder.steps)) if folder.steps.exists() else []
     return Resumed(folder, log, place, rows[-1] if rows else None)
+
+
+def begun_with(
+    resumed: Resumed | None, args: TrainingArgs
+) -> tuple[AttentionChoice | Attention, CompileChoice]:
+    """Attention and compilation of a run; one that goes on keeps those that it began with.
+
+    They decide the last bits of every update. Before runs wrote them down, masks were dense.
+    """
+    if resumed is None or not resumed.folder.training_state.exists():
+        return args.attention, args.compile
+    began = resumed.log.log_dict
+    return began.get("attention", "dense"), "on" if began.get("compiled") else "off"
 
 
 def _read_state(folder: RunFolder) -> State | None:

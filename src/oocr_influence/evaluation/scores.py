@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 
 from oocr_influence.evaluation.plan import EvalPlan
+from oocr_influence.models.compiled import run_eager
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -85,7 +86,7 @@ class Scores:
 
 @contextmanager
 def evaluation_mode(model: Any) -> Iterator[None]:
-    """Dropout off and an attention that takes explicit masks; both restored module by module.
+    """Dropout and compilation off, an attention that takes explicit masks; all restored.
 
     Gradients are off through `no_grad`, not `inference_mode`: some models keep tensors made in the
     forward pass (rotary frequencies that grow with the length), and an inference tensor left in a
@@ -98,7 +99,7 @@ def evaluation_mode(model: Any) -> Iterator[None]:
         model.eval()
         if switch:  # flash and flex attention do not take a dense mask
             model.set_attn_implementation("sdpa")
-        with torch.no_grad():
+        with torch.no_grad(), run_eager(model):
             yield
     finally:
         if switch:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,13 +17,16 @@ from torch.profiler import record_function
 
 from oocr_influence.datasets.order import window_order
 from oocr_influence.datasets.packing import IGNORED, IntArray, PackedWindows
-from oocr_influence.models.loss import WindowBatch, window_loss
+from oocr_influence.models.loss import WindowBatch, labelled_places, window_loss
+from oocr_influence.models.packed_attention import Kernel, lay_out, sent
 from oocr_influence.training.optimizer import OptimizerSettings, make_optimizer, set_rate
 from oocr_influence.training.schedule import LearningRate, Schedule
 from oocr_influence.training.state import Place, State, capture, restore
 from oocr_influence.training.vanishing import UpdateLosses, UpdateSample
 
 Snapshot = Callable[[], State]
+Attention = Literal["dense"] | Kernel
+"""How attention stays within documents: by a mask, or by one of `packed_attention`'s kernels."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def train(
     *,
     data_order_seed: int,
     micro_batch_size: int,
+    attention: Attention = "dense",
     after_step: Callable[[int, Snapshot], None],
     log_step: Callable[[StepLog], None],
     before_update: Callable[[], None] = lambda: None,
@@ -98,7 +102,12 @@ def train(
         set_rate(optimizer, learning_rate)
         model.train()
         loss, labelled = accumulate_gradients(
-            model, windows, batch, micro_batch_size=micro_batch_size, z_loss=settings.z_loss
+            model,
+            windows,
+            batch,
+            micro_batch_size=micro_batch_size,
+            attention=attention,
+            z_loss=settings.z_loss,
         )
         with record_function("clip"):
             norm = _clip(model, settings.max_grad_norm)
@@ -146,17 +155,22 @@ def accumulate_gradients(
     batch: Sequence[int],
     *,
     micro_batch_size: int,
+    attention: Attention = "dense",
     z_loss: float = 0.0,
 ) -> tuple[float, int]:
     """Add the gradient of the batch's token-mean loss; returns (mean cross-entropy, labels).
 
     The mean is over the labelled tokens of the whole batch, however it is cut into micro-batches.
+    Any `attention` but dense is for a model that `attention_probe` has switched to it. The host
+    waits for the device once, at the end.
     """
     device = next(model.parameters()).device
     labelled = int((windows.labels[list(batch), 1:] != IGNORED).sum())
     total = torch.zeros((), dtype=torch.float32, device=device)
-    for start in range(0, len(batch), micro_batch_size):
-        micro = to_device(windows, batch[start : start + micro_batch_size], device)
+    for micro in _one_ahead(
+        to_device(windows, batch[start : start + micro_batch_size], device, attention)
+        for start in range(0, len(batch), micro_batch_size)
+    ):
         with record_function("forward"):
             loss, cross_entropy = window_loss(model, micro, z_loss=z_loss)
         with record_function("backward"):
@@ -165,20 +179,37 @@ def accumulate_gradients(
     return float(total) / max(labelled, 1), labelled
 
 
-def to_device(windows: PackedWindows, rows: Sequence[int], device: torch.device) -> WindowBatch:
+def _one_ahead(batches: Iterator[WindowBatch]) -> Iterator[WindowBatch]:
+    """The same batches, each made before the one ahead of it is worked on."""
+    ready = next(batches, None)
+    while ready is not None:
+        now, ready = ready, next(batches, None)
+        yield now
+
+
+def to_device(
+    windows: PackedWindows,
+    rows: Sequence[int],
+    device: torch.device,
+    attention: Attention = "dense",
+) -> WindowBatch:
     """These windows as tensors, cut to the longest of them: padding costs time and adds nothing."""
     rows = list(rows)
     lengths = (windows.segments[rows] >= 0).sum(axis=1)
     width = max(int(lengths.max()), 2)
 
-    def tensor(array: IntArray) -> torch.Tensor:
-        return torch.from_numpy(array[rows, :width]).to(device, non_blocking=True)
+    def cut(array: IntArray) -> torch.Tensor:
+        return torch.from_numpy(array[rows, :width])
 
+    labels_BT, segments_BT = cut(windows.labels), cut(windows.segments)
+    layout = None if attention == "dense" else lay_out(segments_BT.numpy(), attention, device)
     return WindowBatch(
-        input_ids_BT=tensor(windows.input_ids),
-        labels_BT=tensor(windows.labels),
-        position_ids_BT=tensor(windows.position_ids),
-        segments_BT=tensor(windows.segments),
+        input_ids_BT=sent(cut(windows.input_ids), device),
+        labels_BT=sent(labels_BT, device),
+        position_ids_BT=sent(cut(windows.position_ids), device),
+        segments_BT=sent(segments_BT, device),
+        layout=layout,
+        before_L=sent(labelled_places(labels_BT), device),
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from oocr_influence.datasets.packing import PackedWindows
-from oocr_influence.training.loop import accumulate_gradients
+from oocr_influence.training.loop import Attention, accumulate_gradients
 from oocr_influence.training.optimizer import OptimizerSettings, make_optimizer
 
 
@@ -65,6 +65,7 @@ def try_sizes(
     batch_size: int,
     limit_bytes: float,
     measure: Measure,
+    attention: Attention = "dense",
 ) -> list[Trial]:
     """Updates at rate 0 over the longest windows, at growing sizes while they fit.
 
@@ -84,7 +85,12 @@ def try_sizes(
         def update(rows: list[int] = rows, size: int = size) -> None:
             model.train()
             accumulate_gradients(
-                model, windows, rows, micro_batch_size=size, z_loss=settings.z_loss
+                model,
+                windows,
+                rows,
+                micro_batch_size=size,
+                attention=attention,
+                z_loss=settings.z_loss,
             )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

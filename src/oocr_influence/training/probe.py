@@ -1,4 +1,4 @@
-"""Does this model do as the explicit mask says? Asked once, before any training.
+"""Does this model attend within documents alone? Asked once, before any training.
 
 Some architectures ignore a four-dimensional mask, and some replace their own sliding window by it:
 documents would then read each other, or attend further than the model was made for, without any
@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from oocr_influence.datasets.packing import PackedWindows, Piece
-from oocr_influence.models.loss import attention_mask
-from oocr_influence.training.loop import to_device
+from oocr_influence.models.loss import model_inputs
+from oocr_influence.training.loop import Attention, to_device
 
 # Largest relative difference of logits that is still rounding; a leak makes ten times as much.
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
@@ -27,13 +27,16 @@ class AttentionMaskError(ValueError):
 
 
 @torch.no_grad()
-def check_attention(model: Any, windows: PackedWindows) -> None:
-    """Compare packed windows with their pieces alone; raises AttentionMaskError if they differ."""
+def check_attention(model: Any, windows: PackedWindows, attention: Attention = "dense") -> None:
+    """Compare packed windows with their pieces alone; raises AttentionMaskError if they differ.
+
+    `attention` is the loop's.
+    """
     was_training = model.training
     model.eval()
     try:
         for window in _telling_windows(windows):
-            difference = _difference(model, windows, window)
+            difference = _difference(model, windows, window, attention)
             limit = TOLERANCE.get(model.dtype, TOLERANCE_OF_HALF_PRECISION)
             if not difference <= limit:
                 raise AttentionMaskError(
@@ -55,20 +58,17 @@ def _telling_windows(windows: PackedWindows) -> list[int]:
     return sorted({counts.index(max(counts)), longest.window})
 
 
-def _difference(model: Any, windows: PackedWindows, window: int) -> float:
+def _difference(model: Any, windows: PackedWindows, window: int, attention: Attention) -> float:
     """Relative L2 difference of the centred logits, packed against alone."""
     device = next(model.parameters()).device
-    batch = to_device(windows, [window], device)
-    packed_TV = _logits(
-        model,
-        input_ids=batch.input_ids_BT,
-        position_ids=batch.position_ids_BT,
-        attention_mask=attention_mask(batch.segments_BT),
-    )
+    batch = to_device(windows, [window], device, attention)
+    packed_TV = _logits(model, model_inputs(batch))
     alone = []
     packed = []
     for start, end in _spans(windows, window):
-        alone.append(_logits(model, input_ids=batch.input_ids_BT[:, start:end]))
+        alone.append(
+            _logits(model, {"input_ids": batch.input_ids_BT[:, start:end], "use_cache": False})
+        )
         packed.append(packed_TV[start:end])
     expected, found = torch.cat(alone), torch.cat(packed)
     return float((found - expected).norm() / expected.norm())
@@ -82,7 +82,7 @@ def _spans(windows: PackedWindows, window: int) -> list[tuple[int, int]]:
     return [(piece.start, piece.end) for piece in own]
 
 
-def _logits(model: Any, **given: torch.Tensor) -> torch.Tensor:
+def _logits(model: Any, given: dict[str, Any]) -> torch.Tensor:
     """Float32 logits (T, V) of one row, centred: a constant shift means nothing."""
-    logits_TV: torch.Tensor = model(**given, use_cache=False).logits[0].float()
+    logits_TV: torch.Tensor = model(**given).logits[0].float()
     return logits_TV - logits_TV.mean(-1, keepdim=True)
