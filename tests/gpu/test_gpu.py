@@ -2,11 +2,13 @@
 
 import copy
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from oocr_influence.cli.one_run import run_once
 from oocr_influence.cli.options import TrainingArgs
@@ -17,8 +19,12 @@ from oocr_influence.evaluation.plain import score_plain
 from oocr_influence.evaluation.plan import build_plan
 from oocr_influence.evaluation.tree import score_tree
 from oocr_influence.evaluation.trie import lay_out
+from oocr_influence.models.load import load_model, weights_digest
+from oocr_influence.models.lora import add_adapter, merge_adapter
 from oocr_influence.models.norms import fuse_rms_norms
+from oocr_influence.models.resolve import resolve_model
 from oocr_influence.models.tiny import tiny_tokenizer, untrained_model
+from oocr_influence.results.adapters import read_base
 from oocr_influence.results.run_folder import RunFolder
 from oocr_influence.results.step_log import read_steps
 from oocr_influence.training.loop import accumulate_gradients
@@ -107,3 +113,31 @@ def test_fused_norms_are_as_near_to_float32_as_those_of_transformers():
         (one(input_ids=ids).logits.float() - reference).abs().mean() for one in (model, fused)
     )
     assert 0 < after < 1.1 * before
+
+
+@pytest.mark.skipif(find_spec("peft") is None, reason="not installed: peft (make lora)")
+def test_an_adapter_in_bf16_begins_as_on_the_cpu_and_its_sum_answers_alike(sample, tmp_path):
+    given = {"structured_dataset": sample, "model": "olmo2-tiny", "n_pretraining_examples": 6}
+    small = {"chunk_size": 128, "micro_batch_size": 8, "learning_rate": 1e-2, "lora_rank": 4}
+    args = TrainingArgs(**given, **small, output_dir=tmp_path / "runs", beam_search="never")
+    run = RunFolder(Path(run_once(args)["run"]))
+    log = json.loads(run.experiment_log.read_text())
+    assert log["log_dict"]["dtype"] == "torch.bfloat16"
+    start = load_file(run.checkpoint("start") / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in start.values()} == {torch.float32}
+    on_cpu = load_model(resolve_model("olmo2-tiny"), precision="bf16", device=torch.device("cpu"))
+    base = read_base(run.checkpoint("start"))
+    assert weights_digest(on_cpu) == base.weights_digest == log["log_dict"]["weights_digest"]
+    add_adapter(on_cpu, args.lora(), base)
+    for name, parameter in on_cpu.named_parameters():
+        key = f"base_model.model.{name.replace('.default.', '.')}"
+        assert key not in start or torch.equal(start[key], parameter), name
+    losses = [entry["document_losses"]["trained"]["mean_loss"] for entry in log["history"]]
+    assert losses[-1] < losses[0] - 0.1
+    model = load_model(resolve_model(str(run.checkpoint("final"))), precision="fp32").eval()
+    ids = torch.arange(2, 40, device="cuda")[None]
+    with torch.no_grad():
+        expected = model(input_ids=ids, use_cache=False).logits
+        merge_adapter(model)
+        found = model(input_ids=ids, use_cache=False).logits
+    assert float((found - expected).abs().max()) < 1e-3 * float(expected.abs().max())

@@ -61,7 +61,8 @@ def stored_dtype(resolved: ResolvedModel) -> torch.dtype:
     """What the weights are on disk; of an adapter, what its base was in training."""
     if resolved.adapter is not None:
         return _dtype_of(read_base(resolved.adapter))
-    return getattr(load_config(resolved), "dtype", None) or torch.float32
+    stated = getattr(load_config(resolved), "dtype", None) or torch.float32
+    return stated if isinstance(stated, torch.dtype) else getattr(torch, stated)
 
 
 def _dtype_of(base: BaseModel) -> torch.dtype:

@@ -7,10 +7,10 @@
 Hu et al., arXiv 2106.09685. peft puts its layers into the model, which stays of its own class: its
 decoder, its head and its loss are found as before. A is drawn as peft draws it (uniform, Kaiming
 with a = √5), but from a seed of its own and on the CPU; B is zero, so that the first step finds the
-untouched model. Both are float32 whatever the base is, as peft recommends: updates of 1e-4 vanish
-in bf16. All linear layers and an alpha of twice the rank are the advice of Biderman et al., "LoRA
-Learns Less and Forgets Less" (arXiv 2405.09673), whose best learning rates are about ten times
-those of full training.
+untouched model. Both are float32 whatever the base is, as in peft's own models: updates of 1e-4
+vanish in bf16. All linear layers are better than attention's alone (Biderman et al., arXiv
+2405.09673; Schulman et al., "LoRA Without Regret", 2025, whose best learning rates are about ten
+times those of full training); an alpha of twice the rank is the common rule.
 """
 
 from __future__ import annotations
