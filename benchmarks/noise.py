@@ -14,11 +14,12 @@ without the flag, stands beside them: what a change of order does.
 from __future__ import annotations
 
 import argparse
-import os
+import io
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
@@ -44,7 +45,9 @@ def trained(folder: Path, dataset: Path, flags: list[str]) -> tuple[RunFolder, f
     command += [f"--structured_dataset={dataset}", f"--output_dir={folder}", "--no-eval_cache"]
     command += ["--epochs_per_eval=None", "--epochs_per_save=None", "--no-eval_first_step"]
     command += ["--n_pretraining_examples=0", "--no-save_first_checkpoint", *flags]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"error: {' '.join(command)}\n{done.stderr}")
     (run,) = find_runs(folder)
     return RunFolder(run.path), sum(row.seconds for row in read_steps(run.steps))
 
@@ -98,15 +101,16 @@ def main() -> None:
     print(f"{'':26} weights      losses       ranks, most  differ  seconds")
     with tempfile.TemporaryDirectory() as scratch:
         dataset = Path(scratch) / "facts.json"
-        generate(
-            GenerateArguments(
-                world="mayors",
-                docs_per_fact=args.docs_per_fact,
-                pretraining_docs=0,
-                length="short",
-                output=dataset,
+        with redirect_stdout(io.StringIO()):
+            generate(
+                GenerateArguments(
+                    world="mayors",
+                    docs_per_fact=args.docs_per_fact,
+                    pretraining_docs=0,
+                    length="short",
+                    output=dataset,
+                )
             )
-        )
         for number, (pair, both) in enumerate(PAIRS.items()):
             began = time.perf_counter()
             runs = [
