@@ -157,6 +157,23 @@ def test_the_same_seed_gives_the_same_bits_whatever_is_asked_meanwhile(train_onc
     assert not equal(plain, final_weights(train_once(**FAST, data_order_seed=43)))
 
 
+def test_attention_is_on_record_and_changes_no_loss(train_once):
+    runs = {
+        attention: train_once(attention=attention, epochs_per_eval=None, n_loss_documents=0)
+        for attention in ("auto", "dense")
+    }
+    logs = {name: json.loads(run.experiment_log.read_text()) for name, run in runs.items()}
+    assert [log["args"]["attention"] for log in logs.values()] == ["auto", "dense"]
+    assert [log["log_dict"]["attention"] for log in logs.values()] == ["padded", "dense"]
+    assert [log["log_dict"]["compiled"] for log in logs.values()] == [False, False]
+    assert "attention: padded" in runs["auto"].text_log.read_text()
+    losses = [[step.loss for step in read_steps(run.steps)] for run in runs.values()]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    # The untouched model is asked with transformers' own attention either way.
+    first = [run.read_records("start") for run in runs.values()]
+    assert first[0] == first[1]
+
+
 def test_the_earlier_treatment_runs_and_says_how_it_differs(train_once):
     run = train_once(**FAST, compat="earlier")
     assert "as the earlier system treated them" in run.text_log.read_text()

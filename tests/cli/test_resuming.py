@@ -17,7 +17,7 @@ from oocr_influence.cli import run_asking, run_saving
 from oocr_influence.cli.arguments import UsageError, parse
 from oocr_influence.cli.one_run import run_once
 from oocr_influence.cli.options import TrainingArgs
-from oocr_influence.cli.resuming import find_unfinished, resume, unfinished_run
+from oocr_influence.cli.resuming import begun_with, find_unfinished, resume, unfinished_run
 from oocr_influence.cli.run_context import Control, RunStopped
 from oocr_influence.cli.train_extractive import TrainExtractiveArgs
 from oocr_influence.cli.verify import dataset_of, expected_of
@@ -70,6 +70,7 @@ def contents(run):
     """All that a run leaves, but times, names of processes and places."""
     log = json.loads(run.experiment_log.read_text())
     kept = ("status", "train_set_digest", "packing_digest", "weights_digest", "order_digests")
+    kept = (*kept, "attention", "compiled")
     steps = [json.loads(line) for line in run.steps.read_text().splitlines()]
     for step in steps:
         del step["seconds"]
@@ -173,6 +174,23 @@ def test_a_run_without_a_state_begins_again_in_its_folder(tmp_path, whole):
     args = arguments(tmp_path, save_state=False)
     folder = stop_and_go_on(args, 8)
     check_same(folder, whole)
+
+
+def test_a_run_goes_on_with_the_attention_that_it_began_with(tmp_path):
+    args = arguments(tmp_path)
+    with pytest.raises(RunStopped) as stopped:
+        run_once(args, StopAfter(6))
+    found = resume(RunFolder(stopped.value.folder))
+    assert begun_with(found, args) == ("padded", "off")
+    found.log.log_dict["compiled"] = True
+    assert begun_with(found, args) == ("padded", "on")
+    # A run of before there was a choice.
+    del found.log.log_dict["attention"], found.log.log_dict["compiled"]
+    assert begun_with(found, args) == ("dense", "off")
+    # Without a state it begins again, as a new one does.
+    found.folder.training_state.unlink()
+    assert begun_with(found, args) == begun_with(None, args) == ("auto", "auto")
+    found.folder.release()
 
 
 def test_later_work_is_taken_back(tmp_path):

@@ -55,7 +55,7 @@ class Trained:
         self.rate, self.settings, self.named = rate, settings, named
         self.look_at(model, windows)
         for step in range(schedule.total_steps + 1):
-            named["after_step"](step, dict)
+            named["after_step"](step, lambda step=step: {"in_training": True, "step": step})
         if self.exposures is not None:
             return self.exposures(len(windows))
         return np.full(len(windows), int(schedule.epochs), dtype=np.int64)

@@ -27,7 +27,7 @@ import transformers
 
 from oocr_influence.evaluation.beam_search import eos_tokens
 from oocr_influence.evaluation.plan_cache import sources_digest
-from oocr_influence.evaluation.scores import Scores
+from oocr_influence.evaluation.scores import Scores, asking_attention
 from oocr_influence.results import evaluation_files
 from oocr_influence.results.atomic import link_file
 from oocr_influence.results.cache import Cache, Entry
@@ -148,8 +148,8 @@ def _config_of(model: Any) -> Any:
     """The configuration as JSON, with what else decides a model's answers."""
     config = model.config.to_dict()
     config = {name: value for name, value in config.items() if name not in _NOT_OF_THE_MODEL}
-    attention = getattr(model.config, "_attn_implementation", None)
-    return json.loads(json.dumps([config, attention, eos_tokens(model)], default=str))
+    asked = [config, asking_attention(model), eos_tokens(model)]
+    return json.loads(json.dumps(asked, default=str))
 
 
 def _kind_of_device(device: torch.device) -> str:

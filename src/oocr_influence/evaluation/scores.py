@@ -84,6 +84,12 @@ class Scores:
             )
 
 
+def asking_attention(model: Any) -> str | None:
+    """The attention that a model is asked with: its own, or sdpa where that takes no dense mask."""
+    own = getattr(model.config, "_attn_implementation", None)
+    return own if own in (None, "sdpa", "eager") else "sdpa"
+
+
 @contextmanager
 def evaluation_mode(model: Any) -> Iterator[None]:
     """Dropout and compilation off, an attention that takes explicit masks; all restored.
@@ -94,11 +100,12 @@ def evaluation_mode(model: Any) -> Iterator[None]:
     """
     training = {module: module.training for module in model.modules()}
     attention = getattr(model.config, "_attn_implementation", None)
-    switch = attention not in (None, "sdpa", "eager") and hasattr(model, "set_attn_implementation")
+    asking = asking_attention(model)
+    switch = asking != attention and hasattr(model, "set_attn_implementation")
     try:
         model.eval()
         if switch:  # flash and flex attention do not take a dense mask
-            model.set_attn_implementation("sdpa")
+            model.set_attn_implementation(asking)
         with torch.no_grad(), run_eager(model):
             yield
     finally:

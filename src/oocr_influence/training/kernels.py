@@ -106,6 +106,7 @@ def _try_compiled(
     """Compile and compare one micro-batch; says why not, and then the model is as it came."""
     modes = {module: module.training for module in model.modules()}
     reason: str | None = "it was not tried"
+    torch._dynamo.config.suppress_errors = False  # here they are what is asked for
     try:
         model.train()
         expected = _one_update(model, windows, rows, attention)
