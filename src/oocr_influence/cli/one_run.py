@@ -23,6 +23,7 @@ from oocr_influence.cli.run_saving import RunSaving
 from oocr_influence.datasets.packing import IntArray
 from oocr_influence.datasets.train_set import piece_columns, window_columns
 from oocr_influence.models.load import load_model, recompute_activations, weights_digest
+from oocr_influence.models.team import ALONE, Team
 from oocr_influence.results.cache import Cache
 from oocr_influence.results.experiment_log import ExperimentLog
 from oocr_influence.results.provenance import Phases
@@ -41,11 +42,13 @@ def run_once(
     preparation: Preparation | None = None,
     *,
     unfinished: RunFolder | None = None,
+    team: Team = ALONE,
 ) -> dict[str, Any]:
     """Train and ask one model; returns the run's folder and how it went.
 
     `preparation`, if it has been made already, is that of `args`. `unfinished` is a run of the same
-    arguments, which goes on in its own folder. Raises UsageError before anything is written if the
+    arguments, which goes on in its own folder. `team` are the processes that train it, of which this
+    one leads; the others call `run_team.help_run`. Raises UsageError before anything is written if the
     arguments cannot be used.
     """
     control = control or Control()
@@ -69,15 +72,18 @@ def run_once(
         )
         log.update(status="running")
         log.write()  # from now on the run can be found, and gone on with
+    control.began(folder.path)
     try:
         with log_lines_to(logging.FileHandler(folder.text_log, encoding="utf-8")):
             cache = Cache.default() if args.eval_cache else None
-            context = RunContext(preparation, folder, log, phases, control, cache)
+            context = RunContext(preparation, folder, log, phases, control, cache, team=team)
             run = _Run(context, resumed)
             try:
                 return run.go()
             except BaseException as error:
                 stopped = isinstance(error, RunStopped | KeyboardInterrupt)
+                if isinstance(error, RunStopped):
+                    team.tell("stop", str(error), str(folder.path))
                 status = "interrupted" if stopped else "failed"
                 log.update(
                     status=status,
@@ -113,6 +119,8 @@ class _Run:
         return self.seconds_before + time.perf_counter() - self.started
 
     def go(self) -> dict[str, Any]:
+        has_state = self.resumed is not None and self.folder.training_state.exists()
+        self.context.team.tell("prepared", str(self.folder.training_state) if has_state else None)
         if self.resumed is None or "train_set_digest" not in self.log.log_dict:
             record_start(self.folder, self.log, self.preparation)
         else:
@@ -123,8 +131,12 @@ class _Run:
             weights = self._load_model()
         with self.phases("plan_evaluation"):
             self.asking = RunAsking(self.context, self.model, weights)
+            if self.leader is not None:
+                self.leader.agree(self.preparation, self.asking.plan_digest)
         with self.phases("train") as phase, StepFile(self.folder.steps) as self.step_file:
             with closing(RunSaving(self.context, self.model, weights)) as self.saving:
+                if self.leader is not None:
+                    self.leader.sharded.release()
                 exposures = self._train()
                 self.saving.fence()
             self.folder.training_state.unlink(missing_ok=True)
@@ -152,7 +164,17 @@ class _Run:
         check_attention(self.model, self.preparation.windows)
         if self.args.gradient_checkpointing:
             recompute_activations(self.model)
+        self._share_out()
         return weights
+
+    def _share_out(self) -> None:
+        """Where several processes train it, `model` is what is asked and saved, and this is not."""
+        self.trained, self.leader = self.model, None
+        if self.context.team.size > 1:
+            from oocr_influence.cli.run_team import Leader  # loads what FSDP takes
+
+            self.leader = Leader(self.context.team, self.model)
+            self.model = self.leader.sharded.whole
 
     def _write_data(self) -> None:
         """What will be trained, as read by others: windows, pieces, tokenizer."""
@@ -171,7 +193,7 @@ class _Run:
     def _train(self) -> IntArray:
         schedule = self.preparation.schedule
         return train(
-            self.model,
+            self.trained,
             self.preparation.windows,
             schedule,
             self.args.rate(schedule),
@@ -183,18 +205,32 @@ class _Run:
             before_update=self.saving.fence,
             after_update=self._after_update,
             start=lambda: self.resumed.state() if self.resumed else None,
+            shared=None if self.leader is None else self.leader.training,
         )
 
     def _after_step(self, step: int, snapshot: Snapshot) -> None:
         """Begin to save, and ask meanwhile, as the schedule says."""
+        if self.leader is None:
+            self._save_and_ask(step, snapshot)
+            return
+        if self.saving.is_due(step) or self.asking.is_due(step):
+            with self.leader.whole_weights():
+                self._save_and_ask(step, self.leader.snapshot(snapshot))
+        self.leader.go_on()
+
+    def _save_and_ask(self, step: int, snapshot: Snapshot) -> None:
         resumed_here = self.resumed is not None and step == self.resumed.place.training_step
         self.saving.after_step(step, snapshot, resumed_here=resumed_here)
         self.asking.after_step(step)
 
     def _after_update(self, snapshot: Snapshot) -> None:
+        if self.leader is not None:
+            snapshot = self.leader.snapshot(snapshot)
         if self.context.should_stop() and self.args.save_state:
             self.saving.save_state(snapshot)
         self.context.stop_if_asked()
+        if self.leader is not None:
+            self.leader.go_on()
 
     def _log_step(self, step: StepLog) -> None:
         self.context.last_step = step

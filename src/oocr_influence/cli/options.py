@@ -213,6 +213,9 @@ class TrainingArgs(TrainingOptions):
     """save a checkpoint every so many epochs (epochs; None: see steps_per_save)"""
     steps_per_save: int | None = Field(default=None, ge=1)
     """save a checkpoint every so many steps instead (steps)"""
+    processes: int = Field(default=1, ge=1)
+    """processes that train one model together, each on a GPU of its own where there are any; the
+    last bits of results depend on it (processes)"""
     sweep_id: str | None = None
     """the sweep that this run belongs to"""
     model_commit: str | None = None

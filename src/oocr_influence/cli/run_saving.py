@@ -56,6 +56,10 @@ class RunSaving:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._pending: Future[float] | None = None
 
+    def is_due(self, step: int) -> bool:
+        """Whether the schedule asks for anything at this step."""
+        return step in self._checkpoints or step in self._state_steps
+
     def after_step(self, step: int, snapshot: Snapshot, *, resumed_here: bool) -> None:
         """Begin to write what the schedule asks for, and what an earlier attempt has not written.
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 
 from oocr_influence.evaluation.plan import EvalPlan
+from oocr_influence.models.team import Team
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -81,6 +82,22 @@ class Scores:
                 softmargin_E=stored["softmargin_E"],
                 pruned_P=stored.get("pruned_P"),
             )
+
+
+def put_together(own: Scores, team: Team) -> Scores:
+    """The scores of all processes of a team, each of which has scored other paths; for all."""
+    if team.size == 1:
+        return own
+    parts = team.gather(own)
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = Scores(
+            own.plan_digest,
+            np.where(np.isnan(whole.logprob_E), part.logprob_E, whole.logprob_E),
+            whole.correct_E | part.correct_E,
+            np.where(np.isnan(whole.softmargin_E), part.softmargin_E, whole.softmargin_E),
+        )
+    return whole
 
 
 @contextmanager
