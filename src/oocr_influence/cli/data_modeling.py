@@ -228,8 +228,8 @@ def main(args: DataModelingArgs) -> int:
 def _check_gpus(wanted: int) -> None:
     if (seen := len(visible_gpus())) < wanted:
         raise UsageError(
-            f"--gpus_per_job {wanted}: only {seen} GPUs can be seen here: lower it, or name more in "
-            "CUDA_VISIBLE_DEVICES"
+            f"--gpus_per_job {wanted}: only {seen} GPUs can be seen here: lower it, or name more "
+            "in CUDA_VISIBLE_DEVICES"
         )
 
 

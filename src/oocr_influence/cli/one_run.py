@@ -47,9 +47,9 @@ def run_once(
     """Train and ask one model; returns the run's folder and how it went.
 
     `preparation`, if it has been made already, is that of `args`. `unfinished` is a run of the same
-    arguments, which goes on in its own folder. `team` are the processes that train it, of which this
-    one leads; the others call `run_team.help_run`. Raises UsageError before anything is written if the
-    arguments cannot be used.
+    arguments, which goes on in its own folder. `team` are the processes that train it, of which
+    this one leads; the others call `run_team.help_run`. Raises UsageError before anything is
+    written if the arguments cannot be used.
     """
     control = control or Control()
     phases = Phases()

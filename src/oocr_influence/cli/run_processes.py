@@ -117,6 +117,7 @@ class _Process:
             "TOKENIZERS_PARALLELISM": "false",
             **os.environ,
             "CUDA_VISIBLE_DEVICES": gpu,  # which is cuda:0 to it, as to any run
+            "LOCAL_RANK": "0",  # what torch takes for the number of its GPU
         }
         self.line, its_end = Pipe()
         with its_end:

@@ -1,8 +1,8 @@
 """One run by several processes: the first is the run, the others help it.
 
 The leader (`one_run.py`) does all that one process does, and alone writes. All train together, as
-`training/shared.py` says. Between two updates the others obey: what the leader begins that takes all
-of them, it tells.
+`training/shared.py` says. Between two updates the others obey: the leader tells what it begins that
+takes all of them.
 
     leader                                  the others
     tell("fill"), sharded.fill()            obey() → sharded.fill()

@@ -26,6 +26,7 @@ from oocr_influence.evaluation.beam_search import (
     set_queries,
 )
 from oocr_influence.evaluation.metrics import (
+    PathSums,
     QuestionBeams,
     check_finite,
     own_columns,
