@@ -114,9 +114,8 @@ def test_two_processes_leave_the_run_of_one(one, two):
             assert found.eval_sets[of_set]["mean_loss"] == pytest.approx(
                 means["mean_loss"], abs=1e-3
             )
-        assert [row["id"] for row in two.read_records(name)] == [
-            row["id"] for row in one.read_records(name)
-        ]
+        for column in ("set", "id"):
+            assert two.read_records(name)[column] == one.read_records(name)[column]
     for name in one.checkpoints():
         found, expected = weights(two, name), weights(one, name)
         assert found.keys() == expected.keys()
@@ -194,6 +193,10 @@ def test_what_one_process_raises_ends_the_run_with_its_own_message(tmp_path, mon
         "import torch.distributed as dist\n"
         "if dist.is_initialized() and dist.get_rank() == 1:\n"
         "    raise ValueError('only in the second')\n"
+        "from oocr_influence.evaluation.metrics import metric\n"
+        "@metric('mine', columns=['x'])\n"
+        "def mine(asked):\n"
+        "    return {}\n"
     )
     args = TrainingArgs(
         structured_dataset=SAMPLE,

@@ -68,7 +68,11 @@ def main(descriptor: int) -> int:
     line.say("ready")
     try:
         with connected(about["rank"], about["size"], Path(about["meeting"])) as team:
-            result = _lead(about, line, stop, team) if leads else _help(about, team)
+            result = None
+            if leads:
+                result = _lead(about, line, stop, team)
+            else:
+                _help(about, team)
     except RunStopped as stopped:
         line.say("stopped", str(stopped), str(stopped.folder))
     except BaseException as error:
