@@ -150,7 +150,6 @@ def test_compat_earlier_is_a_switch_whose_parts_are_flags():
         ("--no-eval_first_step", "--eval_first_step: runs on subsets"),
         ("--no-save_final_checkpoint", "--save_final_checkpoint: runs on subsets"),
         ("--epochs inf", "finite number"),
-        ("--gpus_per_job 2", "a run trains on one GPU"),
         ("--wandb_project x", "--wandb_project"),
         ("--force_git_repo_has_sweep", "--force_git_repo_has_sweep"),
         ("--experiment_name ../x", "--experiment_name"),

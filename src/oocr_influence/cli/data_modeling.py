@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from launcher.gpus import visible_gpus
 from oocr_influence.cli.arguments import INTERRUPTED, UsageError, run_command
 from oocr_influence.cli.experiment import (
     Experiment,
@@ -85,7 +86,7 @@ class DataModelingArgs(TrainingOptions):
     execution_mode: Literal["local", "in_process"] = "local"
     """local: a pool of workers on this machine; in_process: one run after the other, right here"""
     gpus_per_job: int = Field(default=1, ge=1)
-    """GPUs of one run (GPUs); a run trains on one"""
+    """GPUs of one run, which shares its model out over them (GPUs)"""
     max_workers: int | None = Field(default=None, ge=1)
     """runs at the same time (workers; None: one a GPU, or one a core where there is none)"""
     resume: Path | None = None
@@ -138,8 +139,7 @@ class DataModelingArgs(TrainingOptions):
         if asked:
             flags = ", ".join(f"--{name}" for name in asked)
             faults.append(f"{flags}: runs on subsets of the documents are not here yet")
-        if self.gpus_per_job > 1:
-            faults.append(f"--gpus_per_job {self.gpus_per_job}: a run trains on one GPU so far")
+        faults += self.alone_faults(self.gpus_per_job, "--gpus_per_job")
         if self.wandb_project is not None:
             faults.append("--wandb_project: the earlier system's logger is not here")
         if self.force_git_repo_has_sweep:
@@ -185,6 +185,7 @@ class DataModelingArgs(TrainingOptions):
                 steps_per_save=self.all_docs_steps_per_save,
                 save_first_checkpoint=self.all_docs_save_first_checkpoint,
                 save_final_checkpoint=self.all_docs_save_final_checkpoint,
+                processes=self.gpus_per_job,
             )
             for i in range(self.runs_per_dataset_all_docs)
         ]
@@ -198,10 +199,17 @@ def main(args: DataModelingArgs) -> int:
     """Plan, check, run; returns 0 only if every job succeeded."""
     if args.resume is not None:
         experiment = resume_experiment(args.resume)
+        if "gpus_per_job" in args.model_fields_set and args.gpus_per_job != experiment.processes:
+            raise UsageError(
+                f"--gpus_per_job {args.gpus_per_job}: this experiment was started with "
+                f"{experiment.processes} a run, and goes on so: leave it out"
+            )
         if args.dry_run:
             print("\n".join(experiment.describe()))
             return 0
     else:
+        if args.gpus_per_job > 1 and not args.dry_run:
+            _check_gpus(args.gpus_per_job)
         runs, preparation = plan(args)
         if args.dry_run:
             return 0
@@ -209,7 +217,6 @@ def main(args: DataModelingArgs) -> int:
     print(f"experiment: {experiment.folder.path}")
     result = run_experiments(
         [experiment],
-        gpus_per_job=args.gpus_per_job,
         max_workers=args.max_workers,
         in_process=args.execution_mode == "in_process",
     )
@@ -219,6 +226,14 @@ def main(args: DataModelingArgs) -> int:
         return 0
     print(f"go on with: {_command()} --resume {shlex.quote(str(experiment.folder.path))}")
     return INTERRUPTED if result.interrupted else 1
+
+
+def _check_gpus(wanted: int) -> None:
+    if (seen := len(visible_gpus())) < wanted:
+        raise UsageError(
+            f"--gpus_per_job {wanted}: only {seen} GPUs can be seen here: lower it, or name more "
+            "in CUDA_VISIBLE_DEVICES"
+        )
 
 
 def plan(args: DataModelingArgs) -> tuple[list[TrainingArgs], Preparation]:

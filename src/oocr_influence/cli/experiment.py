@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from launcher.gpus import visible_gpus
 from launcher.in_process import InProcessOrchestrator
 from launcher.jobs import Job, JobSpec, load_jobs
 from launcher.ledger import is_alive, read_exit, read_state
@@ -39,6 +40,11 @@ class Experiment:
 
     folder: ExperimentFolder
     jobs: list[Job] = field(default_factory=list)
+
+    @property
+    def processes(self) -> int:
+        """Processes of each of its runs."""
+        return max((int(job.spec.args.get("processes", 1)) for job in self.jobs), default=1)
 
     def describe(self) -> list[str]:
         """A line a job: done, or still to be run."""
@@ -91,11 +97,15 @@ def resume_experiment(path: Path) -> Experiment:
 def run_experiments(
     experiments: Sequence[Experiment],
     *,
-    gpus_per_job: int = 1,
     max_workers: int | None = None,
     in_process: bool = False,
 ) -> SweepResult:
-    """Run all jobs of all experiments in one pool, in the order given, and log how they ended."""
+    """Run all jobs of all experiments in one pool, in the order given, and log how they ended.
+
+    Where there are GPUs, each job has as many as the largest has processes.
+    """
+    processes = max((experiment.processes for experiment in experiments), default=1)
+    gpus_per_job = processes if visible_gpus() else 1
     jobs = [job for experiment in experiments for job in experiment.jobs]
     orchestrator = InProcessOrchestrator if in_process else LocalSweepOrchestrator
     with _text_logs([experiment.folder for experiment in experiments]):
@@ -126,10 +136,11 @@ def unfinished_twin(output_dir: Path, args: dict[str, Any]) -> ExperimentFolder 
 def describe_jobs(preparation: Preparation, runs: Sequence[TrainingArgs]) -> list[str]:
     """The plan of a sweep of equal runs: data, steps, jobs."""
     seeds = ", ".join(str(run.data_order_seed) for run in runs)
+    each = f", {runs[0].processes} GPUs each" if runs[0].processes > 1 else ""
     return [
         preparation.describe_data(),
         preparation.describe_schedule(),
-        f"{len(runs)} runs, data order seeds {seeds}",
+        f"{len(runs)} runs{each}, data order seeds {seeds}",
     ]
 
 

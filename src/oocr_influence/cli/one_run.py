@@ -31,6 +31,7 @@ from oocr_influence.cli.run_saving import RunSaving
 from oocr_influence.datasets.packing import IntArray
 from oocr_influence.datasets.train_set import piece_columns, window_columns
 from oocr_influence.models.load import load_model, recompute_activations, weights_digest
+from oocr_influence.models.team import ALONE, Team
 from oocr_influence.results.cache import Cache
 from oocr_influence.results.experiment_log import ExperimentLog
 from oocr_influence.results.provenance import Phases
@@ -51,12 +52,14 @@ def run_once(
     preparation: Preparation | None = None,
     *,
     unfinished: RunFolder | None = None,
+    team: Team = ALONE,
 ) -> dict[str, Any]:
     """Train and ask one model; returns the run's folder and how it went.
 
     `preparation`, if it has been made already, is that of `args`. `unfinished` is a run of the same
-    arguments, which goes on in its own folder. Raises UsageError before anything is written if the
-    arguments cannot be used.
+    arguments, which goes on in its own folder. `team` are the processes that train it, of which
+    this one leads; the others call `run_team.help_run`. Raises UsageError before anything is
+    written if the arguments cannot be used.
     """
     control = control or Control()
     phases = Phases()
@@ -81,18 +84,21 @@ def run_once(
         if preparation.micro_batch_trial is not None:
             log.update(micro_batch_trial=preparation.micro_batch_trial)
         log.write()  # from now on the run can be found, and gone on with
+    control.began(folder.path)
     try:
         with (
             log_lines_to(logging.FileHandler(folder.text_log, encoding="utf-8")),
             deterministic_algorithms(args.deterministic),
         ):
             cache = Cache.default() if args.eval_cache else None
-            context = RunContext(preparation, folder, log, phases, control, cache)
+            context = RunContext(preparation, folder, log, phases, control, cache, team=team)
             run = _Run(context, resumed)
             try:
                 return run.go()
             except BaseException as error:
                 stopped = isinstance(error, RunStopped | KeyboardInterrupt)
+                if isinstance(error, RunStopped):
+                    team.tell("stop", str(error), str(folder.path))
                 status = "interrupted" if stopped else "failed"
                 log.update(
                     status=status,
@@ -128,6 +134,8 @@ class _Run:
         return self.seconds_before + time.perf_counter() - self.started
 
     def go(self) -> dict[str, Any]:
+        has_state = self.resumed is not None and self.folder.training_state.exists()
+        self.context.team.tell("prepared", str(self.folder.training_state) if has_state else None)
         if self.resumed is None or "train_set_digest" not in self.log.log_dict:
             record_start(self.folder, self.log, self.preparation)
         else:
@@ -138,6 +146,8 @@ class _Run:
             weights = self._load_model()
         with self.phases("plan_evaluation"):
             self.asking = RunAsking(self.context, self.model, weights)
+            if self.leader is not None:
+                self.leader.agree(self.preparation, self.asking.plan_digest)
         with self.phases("train") as phase, StepFile(self.folder.steps) as self.step_file:
             self.profiler = None
             if self.args.profile:
@@ -146,6 +156,8 @@ class _Run:
                 closing(RunSaving(self.context, self.model, weights)) as self.saving,
                 closing(self.profiler) if self.profiler else nullcontext(),
             ):
+                if self.leader is not None:
+                    self.leader.sharded.release()
                 exposures = self._train()
                 self.saving.fence()
             self.folder.training_state.unlink(missing_ok=True)
@@ -175,19 +187,31 @@ class _Run:
         if self.args.gradient_checkpointing:
             recompute_activations(self.model)
         self.attention = self._settle_kernels()
+        self._share_out()
         return weights
 
     def _settle_kernels(self) -> Attention:
         attention, compiled = begun_with(self.resumed, self.args)
+        team = self.context.team
         kernels = settle_kernels(
             self.model,
             self.preparation.windows,
             attention=attention,
-            compiled=compiled,
+            compiled=compiled if team.size == 1 else "off",  # FSDP's hooks are between layers
             micro_batch_size=self.args.micro_batch,
         )
         self.log.update(**asdict(kernels))
+        team.tell("kernels", kernels.attention)
         return kernels.attention
+
+    def _share_out(self) -> None:
+        """Where several processes train it, `model` is what is asked and saved, and this is not."""
+        self.trained, self.leader = self.model, None
+        if self.context.team.size > 1:
+            from oocr_influence.cli.run_team import Leader  # loads what FSDP takes
+
+            self.leader = Leader(self.context.team, self.model)
+            self.model = self.leader.sharded.whole
 
     def _write_data(self) -> None:
         """What will be trained, as read by others: windows, pieces, tokenizer."""
@@ -206,7 +230,7 @@ class _Run:
     def _train(self) -> IntArray:
         schedule = self.preparation.schedule
         return train(
-            self.model,
+            self.trained,
             self.preparation.windows,
             schedule,
             self.args.rate(schedule),
@@ -220,10 +244,20 @@ class _Run:
             after_update=self._after_update,
             start=lambda: self.resumed.state() if self.resumed else None,
             measured_steps=self.preparation.measured_steps,
+            shared=None if self.leader is None else self.leader.training,
         )
 
     def _after_step(self, step: int, snapshot: Snapshot) -> None:
         """Begin to save, and ask meanwhile, as the schedule says."""
+        if self.leader is None:
+            self._save_and_ask(step, snapshot)
+            return
+        if self.saving.is_due(step) or self.asking.is_due(step):
+            with self.leader.whole_weights():
+                self._save_and_ask(step, self.leader.snapshot(snapshot))
+        self.leader.go_on()
+
+    def _save_and_ask(self, step: int, snapshot: Snapshot) -> None:
         resumed_here = self.resumed is not None and step == self.resumed.place.training_step
         self.saving.after_step(step, snapshot, resumed_here=resumed_here)
         self.asking.after_step(step)
@@ -231,9 +265,13 @@ class _Run:
     def _after_update(self, snapshot: Snapshot) -> None:
         if self.profiler is not None:
             self.profiler.after_update(snapshot()["optimizer"])
+        if self.leader is not None:
+            snapshot = self.leader.snapshot(snapshot)
         if self.context.should_stop() and self.args.save_state:
             self.saving.save_state(snapshot)
         self.context.stop_if_asked()
+        if self.leader is not None:
+            self.leader.go_on()
 
     def _log_step(self, step: StepLog) -> None:
         self.context.last_step = step

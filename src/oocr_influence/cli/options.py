@@ -214,6 +214,22 @@ class TrainingOptions(CommandArguments):
             raise ValueError("\n       ".join(faults))
         return self
 
+    def alone_faults(self, processes: int, flag: str) -> list[str]:
+        """What is asked for that several processes of one run cannot do."""
+        if processes == 1:
+            return []
+        asked = {
+            "--lora_rank": self.lora_rank is not None,
+            "--profile": self.profile,
+            f"--precision {self.precision}": self.precision in ("bf16_stochastic", "fp32_master"),
+            f"--optimizer {self.optimizer}": self.optimizer != "adamw",
+        }
+        return [
+            f"{name} is for runs of one process, and {flag} is {processes}: leave one of them out"
+            for name, is_asked in asked.items()
+            if is_asked
+        ]
+
     @property
     def keeping(self) -> Keeping:
         return Keeping.parse(self.keep_checkpoints)
@@ -288,6 +304,9 @@ class TrainingArgs(TrainingOptions):
     """save a checkpoint every so many epochs (epochs; None: see steps_per_save)"""
     steps_per_save: int | None = Field(default=None, ge=1)
     """save a checkpoint every so many steps instead (steps)"""
+    processes: int = Field(default=1, ge=1)
+    """processes that train one model together, each on a GPU of its own where there are any; the
+    last bits of results depend on it (processes)"""
     sweep_id: str | None = None
     """the sweep that this run belongs to"""
     model_commit: str | None = None
@@ -298,6 +317,12 @@ class TrainingArgs(TrainingOptions):
         """The number of windows, once `auto` has become one."""
         assert self.micro_batch_size != "auto", "see cli/micro_batch.py"
         return self.micro_batch_size
+
+    @model_validator(mode="after")
+    def _can_be_shared(self) -> TrainingArgs:
+        if faults := self.alone_faults(self.processes, "--processes"):
+            raise ValueError("\n       ".join(faults))
+        return self
 
     def schedule(self, n_windows: int) -> Schedule:
         """The steps of this run over `n_windows` windows."""

@@ -77,6 +77,8 @@ class Preparation:
     def measured_steps(self) -> frozenset[int]:
         """Updates of which it is measured what rounding takes: those before the model is asked or
         saved."""
+        if self.args.processes > 1:  # each has shares alone
+            return frozenset()
         return frozenset(m.step for m in [*self.evaluations, *self.scheduled_checkpoints]) - {0}
 
     def describe_data(self) -> str:

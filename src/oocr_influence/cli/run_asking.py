@@ -7,23 +7,65 @@ what it answers is every later evaluation's baseline.
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from oocr_influence.cli.preparation import Preparation
 from oocr_influence.cli.run_context import RunContext
 from oocr_influence.cli.run_record import with_records
 from oocr_influence.cli.untouched import Kept, Measured, UntouchedModel
+from oocr_influence.datasets.document_dataset import EvalDatasetBuilder
 from oocr_influence.datasets.eval_sets import describe_set
 from oocr_influence.datasets.held_out import loss_samples
 from oocr_influence.evaluation.document_losses import DocumentLosses
 from oocr_influence.evaluation.evaluate import Evaluator
 from oocr_influence.evaluation.metrics import load_metric_files
+from oocr_influence.evaluation.plan import EvalPlan
 from oocr_influence.evaluation.plan_cache import cached_plan, suite_digest
 from oocr_influence.evaluation.scores import Scores
 from oocr_influence.models.load import load_model
 from oocr_influence.results.cache import Cache
 
 logger = logging.getLogger("oocr_influence")
+
+
+@dataclass(frozen=True)
+class PlannedSuite:
+    """What a run asks, as sets, by its name, and tokenised."""
+
+    builders: Mapping[str, EvalDatasetBuilder]
+    digest: str
+    plan: EvalPlan
+
+
+def plan_of(
+    preparation: Preparation, cache: Cache | None, waiting: Callable[[], None] = lambda: None
+) -> PlannedSuite:
+    """All questions of a run, its own metrics among what is asked."""
+    own_metrics = load_metric_files(preparation.args.metric_files)
+    builders = {
+        name: builder.also_asking(own_metrics)
+        for name, builder in preparation.dataset.eval_dataset_builders.items()
+    }
+    digest = suite_digest(builders, preparation.tokenizer)
+    plan = cached_plan(builders, preparation.tokenizer, digest, cache, waiting)
+    return PlannedSuite(builders, digest, plan)
+
+
+def loss_documents(preparation: Preparation) -> DocumentLosses | None:
+    """The documents whose losses a run measures; None if there are none."""
+    p, args = preparation, preparation.args
+    samples = loss_samples(p.dataset, p.documents, count=args.n_loss_documents, seed=args.seed)
+    if not samples:
+        return None
+    return DocumentLosses(
+        samples,
+        p.tokenizer,
+        packing=args.packing,
+        chunk_size=args.chunk_size,
+        overlap_cuts=args.overlap_cuts,
+    )
 
 
 class RunAsking:
@@ -34,7 +76,12 @@ class RunAsking:
         self._names = {moment.step: moment.name for moment in run.preparation.evaluations}
         self._baseline: Scores | None = None
         self._evaluator = self._plan()
-        self._document_losses = self._loss_documents()
+        self.plan_digest = self._evaluator.plan.digest
+        self._document_losses = loss_documents(run.preparation)
+
+    def is_due(self, step: int) -> bool:
+        """Whether the schedule asks for an evaluation at this step."""
+        return step in self._names
 
     def after_step(self, step: int) -> None:
         """Ask what the schedule asks for, if no attempt before has done so."""
@@ -45,15 +92,9 @@ class RunAsking:
         self._record(step, name, found)
 
     def _plan(self) -> Evaluator:
-        own_metrics = load_metric_files(self._run.args.metric_files)
-        builders = {
-            name: builder.also_asking(own_metrics)
-            for name, builder in self._run.preparation.dataset.eval_dataset_builders.items()
-        }
-        tokenizer = self._run.preparation.tokenizer
-        self._suite = suite_digest(builders, tokenizer)
         waiting = self._run.waiting("planning by another run")
-        plan = cached_plan(builders, tokenizer, self._suite, self._run.cache, waiting)
+        suite = plan_of(self._run.preparation, self._run.cache, waiting)
+        builders, plan, self._suite = suite.builders, suite.plan, suite.digest
         self._run.log.update(
             eval_plan_digest=plan.digest, eval_suite_digest=self._suite, n_eval_sets=len(builders)
         )
@@ -70,19 +111,6 @@ class RunAsking:
         }
         return Evaluator(plan, descriptions=descriptions)
 
-    def _loss_documents(self) -> DocumentLosses | None:
-        p, args = self._run.preparation, self._run.args
-        samples = loss_samples(p.dataset, p.documents, count=args.n_loss_documents, seed=args.seed)
-        if not samples:
-            return None
-        return DocumentLosses(
-            samples,
-            p.tokenizer,
-            packing=args.packing,
-            chunk_size=args.chunk_size,
-            overlap_cuts=args.overlap_cuts,
-        )
-
     def _asks_for_beams(self, step: int) -> bool:
         last = step == self._run.total_steps
         return self._run.args.beam_search == "every" or (
@@ -97,19 +125,25 @@ class RunAsking:
 
         if step and self._baseline is None and self._run.args.eval_first_step:
             self._baseline = self._untouched_scores()
+        beam_search = self._asks_for_beams(step)
+        # What the untouched model says is every later evaluation's baseline.
+        ranks = self._run.args.ranks if step else "full"
+        team = self._run.team
         with self._run.phases("evaluate"):
+            team.tell("evaluate", beam_search, ranks)
             found = self._evaluator.evaluate(
                 self._model,
-                beam_search=self._asks_for_beams(step),
+                beam_search=beam_search,
                 baseline=self._baseline,
-                # What the untouched model says is every later evaluation's baseline.
-                ranks=self._run.args.ranks if step else "full",
+                ranks=ranks,
                 progress=progress,
+                team=team,
             )
         losses = None
         if self._document_losses is not None:
             with self._run.phases("document_losses"):
-                losses = self._document_losses.measure(self._model)
+                team.tell("losses")
+                losses = self._document_losses.measure(self._model, team)
         measured = Measured(found.eval_sets, found.records, found.scores, found.seconds, losses)
         self._write_evaluation(step, name, measured)
         return measured

@@ -9,6 +9,7 @@ from typing import Any
 
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation
+from oocr_influence.models.team import ALONE, Team
 from oocr_influence.results.cache import Cache
 from oocr_influence.results.experiment_log import ExperimentLog
 from oocr_influence.results.provenance import Phases
@@ -38,6 +39,8 @@ class Control:
     report: Report = lambda values: None
     stop_requested: Callable[[], bool] = lambda: False
     may_save: Callable[[], bool] = lambda: True
+    began: Callable[[Path], None] = lambda folder: None
+    """Told of the run's folder as soon as there is one."""
 
 
 @dataclass
@@ -51,6 +54,8 @@ class RunContext:
     control: Control
     cache: Cache | None
     last_step: StepLog | StepRow | None = None
+    team: Team = ALONE
+    """The processes that train it, of which this one leads."""
 
     @property
     def args(self) -> TrainingArgs:

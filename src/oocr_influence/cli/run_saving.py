@@ -56,6 +56,10 @@ class RunSaving:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._pending: Future[float] | None = None
 
+    def is_due(self, step: int) -> bool:
+        """Whether the schedule asks for anything at this step."""
+        return step in self._checkpoints or step in self._state_steps
+
     def after_step(self, step: int, snapshot: Snapshot, *, resumed_here: bool) -> None:
         """Begin to write what the schedule asks for, and what an earlier attempt has not written.
 
@@ -98,7 +102,8 @@ class RunSaving:
             logger.error("while saving: %s", error)
 
     def _write(self, state: State, name: str | None, step: int | None, *, with_state: bool) -> None:
-        tensors = self._model.state_dict()
+        # What training changes is in the state; where several processes train, that alone is whole.
+        tensors = {**self._model.state_dict(), **state["model"]}
 
         def write() -> float:
             began = time.perf_counter()

@@ -23,11 +23,11 @@ from pydantic import Field, model_validator
 
 from oocr_influence.cli.arguments import run_command
 from oocr_influence.cli.micro_batch import settle
-from oocr_influence.cli.one_run import run_once
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import check_disk, prepare
 from oocr_influence.cli.resuming import find_unfinished, unfinished_run
 from oocr_influence.cli.run_context import Control, RunStopped
+from oocr_influence.cli.run_processes import ProcessDiedError, check_processes, run
 from oocr_influence.cli.run_record import log_lines_to
 from oocr_influence.cli.run_saving import DiskFullError
 from oocr_influence.training.loop import NonFiniteLossError
@@ -80,9 +80,11 @@ def main(args: TrainExtractiveArgs) -> int:
     unfinished = None
     if args.resume is not None:
         unfinished, begun = unfinished_run(args.resume)
+        check_processes(begun)
         preparation = prepare(begun)
     else:
         at_most = "n_pretraining_examples" not in args.model_fields_set
+        check_processes(args)
         preparation = prepare(args.run(), at_most=at_most)
         needed = preparation.run_bytes() + preparation.passing_bytes()
         check_disk(preparation.args.output_dir, needed, "this run")
@@ -90,8 +92,8 @@ def main(args: TrainExtractiveArgs) -> int:
     with log_lines_to(logging.StreamHandler()), stop_signals() as stopped:
         control = Control(stop_requested=stopped.is_set)
         try:
-            done = run_once(preparation.args, control, preparation, unfinished=unfinished)
-        except (AttentionMaskError, DiskFullError, NonFiniteLossError):
+            done = run(preparation.args, control, preparation, unfinished=unfinished)
+        except (AttentionMaskError, DiskFullError, NonFiniteLossError, ProcessDiedError):
             return 1  # the log has said why
         except RunStopped as stop:
             folder = shlex.quote(str(stop.folder))
@@ -132,7 +134,7 @@ def run_job(args: dict[str, Any], job: RunningJob) -> dict[str, Any]:
     try:
         with log_lines_to(logging.StreamHandler()):  # the job's own log
             asked = TrainingArgs.model_validate(args)
-            return run_once(asked, control, unfinished=find_unfinished(asked))
+            return run(asked, control, unfinished=find_unfinished(asked))
     except RunStopped as stopped:
         raise JobInterrupted(str(stopped)) from None
 

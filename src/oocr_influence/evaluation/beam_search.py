@@ -27,6 +27,7 @@ from oocr_influence.evaluation.plan import EvalPlan, PlannedSet
 from oocr_influence.evaluation.scores import evaluation_mode, model_device
 from oocr_influence.evaluation.tokens import Tokens
 from oocr_influence.evaluation.tree import additive_mask, tolerance, tree_mask
+from oocr_influence.models.team import ALONE, Team
 
 logger = logging.getLogger(__name__)
 
@@ -72,27 +73,34 @@ def search(
     *,
     token_budget: int,
     progress: Callable[[int], None] | None = None,
+    team: Team = ALONE,
 ) -> dict[BeamQuery, list[Beam]]:
     """The best completions of each distinct query, best first (by log-probability a token).
 
     One completion is scored again by a plain forward pass; where the two differ, the model cannot
-    read branches, and transformers' own search is used instead, with a logged notice.
+    read branches, and transformers' own search is used instead, with a logged notice. Processes
+    of a team each take a share of the batches, and all return what all have found.
     """
-    found: dict[BeamQuery, list[Beam]] = {}
-    checked = False
+    batches = _batches(queries, min(token_budget, _cached_tokens(model)))
+    results: list[list[list[Beam]]] = []
+    fault = None
     with evaluation_mode(model):
         head = Float32Head(model)
-        for batch in _batches(queries, min(token_budget, _cached_tokens(model))):
-            results = _search_batch(model, head, batch)
-            if not checked:
-                checked = True
-                fault = _fault(model, batch[0], results[0][-1])
+        for batch in team.share(batches):
+            results.append(_search_batch(model, head, batch))
+            if len(results) == 1:
+                fault = _fault(model, batch[0], results[0][0][-1])
                 if fault:
-                    logger.warning("beam search runs through transformers, one by one: %s", fault)
-                    return search_plain(model, queries, progress=progress)
-            found.update(zip(batch, results, strict=True))
+                    break
             if progress is not None:
                 progress(len(batch))
+    faults = [other for other in team.gather(fault) if other]
+    if faults:
+        logger.warning("beam search runs through transformers, one by one: %s", faults[0])
+        return search_plain(model, queries, progress=progress, team=team)
+    found: dict[BeamQuery, list[Beam]] = {}
+    for batch, beams_B in zip(batches, team.in_order(results), strict=True):
+        found.update(zip(batch, beams_B, strict=True))
     return found
 
 
@@ -101,12 +109,14 @@ def search_plain(
     queries: Sequence[BeamQuery],
     *,
     progress: Callable[[int], None] | None = None,
+    team: Team = ALONE,
 ) -> dict[BeamQuery, list[Beam]]:
     """The same by transformers' `generate`, one prompt at a time: slow, for any model."""
-    found: dict[BeamQuery, list[Beam]] = {}
+    distinct = list(dict.fromkeys(queries))
+    own: list[list[Beam]] = []
     eos = eos_tokens(model)
     with evaluation_mode(model):
-        for query in dict.fromkeys(queries):
+        for query in team.share(distinct):
             ids_1T = torch.tensor([query.prompt], device=model_device(model))
             output = model.generate(
                 input_ids=ids_1T,
@@ -121,13 +131,13 @@ def search_plain(
                 return_dict_in_generate=True,
                 output_scores=True,
             )
-            found[query] = []
+            own.append([])
             for row, score in zip(output.sequences, output.sequences_scores, strict=True):
                 tokens = _up_to_eos(row[len(query.prompt) :].tolist(), eos)
-                found[query].append(Beam(tokens, float(score) * len(tokens)))
+                own[-1].append(Beam(tokens, float(score) * len(tokens)))
             if progress is not None:
                 progress(1)
-    return found
+    return dict(zip(distinct, team.in_order(own), strict=True))
 
 
 def eos_tokens(model: Any) -> list[int]:

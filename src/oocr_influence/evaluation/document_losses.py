@@ -26,6 +26,7 @@ from oocr_influence.datasets.packing import tokenize_documents as tokenize
 from oocr_influence.evaluation.float32_head import float32_head
 from oocr_influence.evaluation.scores import NonFiniteScoreError, evaluation_mode, model_device
 from oocr_influence.models.loss import WindowBatch, window_loss
+from oocr_influence.models.team import ALONE, Team
 
 # Padded tokens of a forward pass. CPU: 512 and 1,024 are equally fast, 4,096 is 40 % slower (1.7 M
 # parameters, one thread); on a GPU, a large vocabulary's logits take 4 bytes each.
@@ -80,23 +81,27 @@ class DocumentLosses:
             hasher.update(f"{group}:{sample.n_documents}:{sample.windows.digest()}\n".encode())
         return hasher.hexdigest()
 
-    def measure(self, model: Any) -> dict[str, dict[str, int | float]]:
+    def measure(self, model: Any, team: Team = ALONE) -> dict[str, dict[str, int | float]]:
         """`n` documents, scored `tokens` and `mean_loss` in nats a token, of each group.
 
-        The model leaves as it came. Raises NonFiniteScoreError naming the group whose loss is no
+        The model leaves as it came. Processes of a team each take a share of the batches, and all
+        return the losses of all. Raises NonFiniteScoreError naming the group whose loss is no
         finite number.
         """
         with evaluation_mode(model), float32_head(model):
-            return {group: self._measure(model, group) for group in self._samples}
+            return {group: self._measure(model, group, team) for group in self._samples}
 
-    def _measure(self, model: Any, group: str) -> dict[str, int | float]:
+    def _measure(self, model: Any, group: str, team: Team) -> dict[str, int | float]:
         sample = self._samples[group]
         device = model_device(model)
-        total = 0.0
         budget = self.token_budget or TOKEN_BUDGET.get(device.type, TOKEN_BUDGET["cuda"])
-        for rows, length in _batches(sample.windows, budget):
+        own = []
+        for rows, length in team.share(list(_batches(sample.windows, budget))):
             _, loss = window_loss(model, _batch(sample.windows, rows, length, device))
-            total += float(loss)
+            own.append(float(loss))
+        total = 0.0
+        for batch_loss in team.in_order(own):
+            total += batch_loss  # one by one: `sum` rounds otherwise from Python 3.12 on
         if not math.isfinite(total):
             raise NonFiniteScoreError(
                 f"the loss of the {group} documents is {total}: the model's weights or activations "

@@ -26,6 +26,7 @@ from oocr_influence.evaluation.beam_search import (
     set_queries,
 )
 from oocr_influence.evaluation.metrics import (
+    PathSums,
     QuestionBeams,
     check_finite,
     own_columns,
@@ -41,6 +42,7 @@ from oocr_influence.evaluation.records import KNOWN_COLUMNS, set_records
 from oocr_influence.evaluation.scores import Scores, model_device
 from oocr_influence.evaluation.tree import probe, score_tree
 from oocr_influence.evaluation.trie import TreeBatch, lay_out
+from oocr_influence.models.team import ALONE, Team
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +68,16 @@ class Evaluation:
     seconds: float
     scorer: str
     """`tree` or `plain`."""
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What the forward passes of one evaluation gave."""
+
+    scores: Scores
+    sums: PathSums
+    beams: Mapping[BeamQuery, list[Beam]]
+    scorer: str
 
 
 class Evaluator:
@@ -98,13 +110,15 @@ class Evaluator:
         baseline: Scores | None = None,
         ranks: RankScoring = "full",
         progress: Progress | None = None,
+        team: Team = ALONE,
     ) -> Evaluation:
         """Score `model` on every set.
 
         `baseline` holds the untouched model's scores on the same plan; `beam_search=False` leaves
         out the completions that sets ask for. `ranks="pruned"` scores candidates no further than
         strict ranks need (see `pruned.py`): what takes every candidate's log-probability is then
-        None. `progress(done, total)` counts prompts. Raises
+        None. `progress(done, total)` counts prompts. The others of a `team` must call `assist` with
+        the same model and settings; the results are those of one process. Raises
         NonFiniteScoreError for a model whose losses are not finite, ValueError for a baseline of
         another plan.
         """
@@ -112,21 +126,9 @@ class Evaluator:
         if baseline is not None:
             baseline.check_baseline(self.plan)
         queries = self._queries() if beam_search else {}
-        distinct = {query for of_set in queries.values() for query in of_set}
-        use_tree = self._tree_is_right(model)
-        passes = 2 if use_tree and ranks == "pruned" else 1
-        count = _counter(progress, passes * len(self.plan.prefixes) + len(distinct))
-        if use_tree and ranks == "pruned":
-            scores = score_pruned(model, self.plan, self._budget(model), count)
-        elif use_tree:
-            scores = score_tree(model, self.plan, self._layout(self._budget(model)), count)
-        else:
-            scores = score_plain(model, self.plan, count)
-        sums = sum_paths(self.plan, scores)
+        read = self._read(model, queries, ranks, progress, team)
+        scores, sums, found = read.scores, read.sums, read.beams
         before = None if baseline is None else sum_paths(self.plan, baseline)
-        for planned in self.plan.sets.values():
-            check_finite(planned, sums)  # before a search that would be for nothing
-        found = self._search(model, distinct, use_tree, count)
         eval_sets: dict[str, dict[str, float | int | None]] = {}
         records: list[dict[str, Any]] = []
         own = own_columns(self.plan.sets.values(), KNOWN_COLUMNS)
@@ -142,7 +144,38 @@ class Evaluator:
             )
         _warn_of_ties(eval_sets)
         seconds = time.perf_counter() - started
-        return Evaluation(eval_sets, records, scores, seconds, "tree" if use_tree else "plain")
+        return Evaluation(eval_sets, records, scores, seconds, read.scorer)
+
+    def assist(
+        self, model: Any, *, beam_search: bool, ranks: RankScoring = "full", team: Team
+    ) -> None:
+        """Do this process's share of an `evaluate` that the team's leader calls."""
+        self._read(model, self._queries() if beam_search else {}, ranks, None, team)
+
+    def _read(
+        self,
+        model: Any,
+        queries: Mapping[str, list[BeamQuery]],
+        ranks: RankScoring,
+        progress: Progress | None,
+        team: Team,
+    ) -> _Read:
+        """All that takes forward passes."""
+        distinct = {query for of_set in queries.values() for query in of_set}
+        use_tree = all(team.gather(self._tree_is_right(model)))
+        passes = 2 if use_tree and ranks == "pruned" else 1
+        count = _counter(progress, passes * len(self.plan.prefixes) + len(distinct), team)
+        if use_tree and ranks == "pruned":
+            scores = score_pruned(model, self.plan, self._budget(model), count, team)
+        elif use_tree:
+            scores = score_tree(model, self.plan, self._layout(self._budget(model)), count, team)
+        else:
+            scores = score_plain(model, self.plan, count, team)
+        sums = sum_paths(self.plan, scores)
+        for planned in self.plan.sets.values():
+            check_finite(planned, sums)  # before a search that would be for nothing
+        found = self._search(model, distinct, use_tree, count, team)
+        return _Read(scores, sums, found, "tree" if use_tree else "plain")
 
     def _budget(self, model: Any) -> int:
         device = model_device(model).type
@@ -177,13 +210,19 @@ class Evaluator:
         }
 
     def _search(
-        self, model: Any, queries: set[BeamQuery], use_tree: bool, count: Callable[[int], None]
+        self,
+        model: Any,
+        queries: set[BeamQuery],
+        use_tree: bool,
+        count: Callable[[int], None],
+        team: Team,
     ) -> dict[BeamQuery, list[Beam]]:
         if not queries:
             return {}
         if use_tree:
-            return search(model, sorted(queries), token_budget=self._budget(model), progress=count)
-        return search_plain(model, sorted(queries), progress=count)
+            budget = self._budget(model)
+            return search(model, sorted(queries), token_budget=budget, progress=count, team=team)
+        return search_plain(model, sorted(queries), progress=count, team=team)
 
     def _question_beams(
         self, planned: PlannedSet, beams_Q: list[list[Beam]]
@@ -212,12 +251,13 @@ class Evaluator:
         return result
 
 
-def _counter(progress: Progress | None, total: int) -> Callable[[int], None]:
+def _counter(progress: Progress | None, total: int, team: Team) -> Callable[[int], None]:
+    """Counts for the whole team, whose processes are about equally far."""
     done = 0
 
     def count(n: int) -> None:
         nonlocal done
-        done += n
+        done = min(total, done + n * team.size)
         if progress is not None:
             progress(done, total)
 

@@ -17,20 +17,28 @@ import torch
 
 from oocr_influence.evaluation.float32_head import float32_head
 from oocr_influence.evaluation.plan import EvalPlan
-from oocr_influence.evaluation.scores import Scores, evaluation_mode, model_device
+from oocr_influence.evaluation.scores import Scores, evaluation_mode, model_device, put_together
 from oocr_influence.evaluation.tokens import Tokens
+from oocr_influence.models.team import ALONE, Team
 
 
 def score_plain(
-    model: Any, plan: EvalPlan, progress: Callable[[int], None] | None = None
+    model: Any,
+    plan: EvalPlan,
+    progress: Callable[[int], None] | None = None,
+    team: Team = ALONE,
 ) -> Scores:
-    """Score every path of `plan`; `progress` is told the number of groups just finished."""
+    """Score every path of `plan`; `progress` is told the number of groups just finished.
+
+    Processes of a team each take a share of the groups, and all return the scores of all.
+    """
     n_tokens = len(plan.token_E)
     logprob_E = np.full(n_tokens, np.nan, np.float32)
     correct_E = np.zeros(n_tokens, bool)
     softmargin_E = np.full(n_tokens, np.nan, np.float32)
     with evaluation_mode(model):
-        for group, prefix in enumerate(plan.prefixes):
+        for group in team.share(range(len(plan.prefixes))):
+            prefix = plan.prefixes[group]
             for path in range(*plan.first_path_G[group : group + 2].tolist()):
                 logits_KV = answer_logits(model, prefix, plan.answer(path))
                 tokens_K = torch.tensor(plan.answer(path), device=logits_KV.device)
@@ -41,7 +49,7 @@ def score_plain(
                     softmargin_E[here] = _softmargins(logits_KV, tokens_K).cpu().numpy()
             if progress is not None:
                 progress(1)
-    return Scores(plan.digest, logprob_E, correct_E, softmargin_E)
+    return put_together(Scores(plan.digest, logprob_E, correct_E, softmargin_E), team)
 
 
 def answer_logits(model: Any, prefix: Tokens, answer: Tokens) -> torch.Tensor:

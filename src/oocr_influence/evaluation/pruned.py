@@ -26,6 +26,7 @@ from oocr_influence.evaluation.plan import Bools, EvalPlan
 from oocr_influence.evaluation.scores import Floats, Scores
 from oocr_influence.evaluation.tree import score_tree, tolerance
 from oocr_influence.evaluation.trie import lay_out
+from oocr_influence.models.team import ALONE, Team
 
 # A set with any other metric keeps all its candidates.
 CONTENT_WITH_RANKS = {"accuracy_and_loss", "ranks", "beam_search"}
@@ -36,13 +37,14 @@ def score_pruned(
     plan: EvalPlan,
     token_budget: int,
     progress: Callable[[int], None] | None = None,
+    team: Team = ALONE,
 ) -> Scores:
     """Score every path of `plan` as far as strict ranks need it.
 
     `progress` is told of each group twice, once a pass.
     """
     right_P = right_paths(plan)
-    first = score_tree(model, plan, lay_out(plan, token_budget, read_P=right_P), progress)
+    first = score_tree(model, plan, lay_out(plan, token_budget, read_P=right_P), progress, team)
     lost_P, complete_P = _lost(plan, first, tolerance(model))
     wanted_P = ~lost_P & ~complete_P
     group_P = plan.path_group_P
@@ -53,7 +55,7 @@ def score_pruned(
     # The right answers are read again, so that what is compared comes from one pass.
     read_P = wanted_P | (right_P & again_G[group_P])
     groups = np.flatnonzero(again_G).tolist()
-    second = score_tree(model, plan, lay_out(plan, token_budget, groups, read_P), progress)
+    second = score_tree(model, plan, lay_out(plan, token_budget, groups, read_P), progress, team)
     return replace(
         first,
         logprob_E=_newer(second.logprob_E, first.logprob_E),

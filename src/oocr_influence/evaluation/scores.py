@@ -20,6 +20,7 @@ import torch
 
 from oocr_influence.evaluation.plan import EvalPlan
 from oocr_influence.models.compiled import run_eager
+from oocr_influence.models.team import Team
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -88,6 +89,22 @@ def asking_attention(model: Any) -> str | None:
     """The attention that a model is asked with: its own, or sdpa where that takes no dense mask."""
     own = getattr(model.config, "_attn_implementation", None)
     return own if own in (None, "sdpa", "eager") else "sdpa"
+
+
+def put_together(own: Scores, team: Team) -> Scores:
+    """The scores of all processes of a team, each of which has scored other paths; for all."""
+    if team.size == 1:
+        return own
+    parts = team.gather(own)
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = Scores(
+            own.plan_digest,
+            np.where(np.isnan(whole.logprob_E), part.logprob_E, whole.logprob_E),
+            whole.correct_E | part.correct_E,
+            np.where(np.isnan(whole.softmargin_E), part.softmargin_E, whole.softmargin_E),
+        )
+    return whole
 
 
 @contextmanager

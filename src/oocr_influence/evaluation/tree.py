@@ -23,9 +23,10 @@ import torch
 from oocr_influence.evaluation.float32_head import Float32Head
 from oocr_influence.evaluation.plain import answer_logprobs
 from oocr_influence.evaluation.plan import EvalPlan
-from oocr_influence.evaluation.scores import Scores, evaluation_mode, model_device
+from oocr_influence.evaluation.scores import Scores, evaluation_mode, model_device, put_together
 from oocr_influence.evaluation.trie import TreeBatch, lay_out
 from oocr_influence.models.head import has_plain_head
+from oocr_influence.models.team import ALONE, Team
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +43,12 @@ def score_tree(
     plan: EvalPlan,
     batches: Sequence[TreeBatch],
     progress: Callable[[int], None] | None = None,
+    team: Team = ALONE,
 ) -> Scores:
-    """Score every path of `batches`; `progress` is told the number of groups just finished."""
+    """Score every path of `batches`; `progress` is told the number of groups just finished.
+
+    Processes of a team each take a share of the batches, and all return the scores of all.
+    """
     device = model_device(model)
     n_tokens = len(plan.token_E)
     logprob_E = torch.full((n_tokens,), torch.nan, device=device)
@@ -51,14 +56,15 @@ def score_tree(
     softmargin_E = torch.full((n_tokens,), torch.nan, device=device)
     with evaluation_mode(model):
         head = Float32Head(model)
-        for batch in batches:
+        for batch in team.share(batches):
             hidden_RD = read_hidden(model, batch)
             _read_scores(head, batch, hidden_RD, logprob_E, correct_E, softmargin_E)
             if progress is not None:
                 progress(len(batch.groups))
-    return Scores(
+    own = Scores(
         plan.digest, logprob_E.cpu().numpy(), correct_E.cpu().numpy(), softmargin_E.cpu().numpy()
     )
+    return put_together(own, team)
 
 
 def tree_mask(subtree_end_BT: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

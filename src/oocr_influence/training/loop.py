@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -54,6 +55,28 @@ class NonFiniteLossError(FloatingPointError):
     """The loss or the gradient of a step is no number; nothing of that step was applied."""
 
 
+class Shared(Protocol):
+    """How a step is made where the model is shared out over processes (training/shared.py)."""
+
+    def seed(self, seed: int) -> int: ...
+
+    def accumulate_gradients(
+        self,
+        windows: PackedWindows,
+        batch: Sequence[int],
+        *,
+        micro_batch_size: int,
+        attention: Attention = "dense",
+        z_loss: float = 0.0,
+    ) -> tuple[float, int]: ...
+
+    def clip(self, max_norm: float | None) -> float: ...
+
+    def gathered(self, state: State) -> State: ...
+
+    def spread(self, state: State, optimizer: torch.optim.Optimizer) -> State: ...
+
+
 def train(
     model: Any,
     windows: PackedWindows,
@@ -70,6 +93,7 @@ def train(
     after_update: Callable[[Snapshot], None] = lambda _: None,
     start: Callable[[], State | None] = lambda: None,
     measured_steps: Collection[int] = (),
+    shared: Shared | None = None,
 ) -> IntArray:
     """Train `model` in place; returns how often each window entered the loss, (N,).
 
@@ -80,29 +104,36 @@ def train(
     of this moment in the model's own tensors, which are its until the next `before_update`. Where
     `start()` returns a state, of another process perhaps, training goes on from there, and
     `after_step` is called for its step once more. What rounding takes of an update is measured at
-    `measured_steps`, which changes none. Raises NonFiniteLossError.
+    `measured_steps`, which changes none. `shared` makes the steps of a model of several processes,
+    all of which call this; a snapshot then takes all of them too. Raises NonFiniteLossError.
     """
     # Dropout, where a model has it, draws from torch's global generator.
-    torch.manual_seed(data_order_seed)
+    torch.manual_seed(data_order_seed if shared is None else shared.seed(data_order_seed))
     optimizer = make_optimizer(model, settings, seed=data_order_seed)
     sample = UpdateSample(optimizer, data_order_seed) if measured_steps else None
     exposures: IntArray = np.zeros(len(windows), dtype=np.int64)
     place = Place()
     if (state := start()) is not None:
-        place, exposures = restore(state, model, optimizer)
+        own = state if shared is None else shared.spread(state, optimizer)
+        place, exposures = restore(own, model, optimizer)
+        del own
     del state  # three times the model's size
 
     def snapshot() -> State:
-        return capture(model, optimizer, place, exposures)
+        state = capture(model, optimizer, place, exposures)
+        return state if shared is None else shared.gathered(state)
 
+    accumulate = partial(accumulate_gradients, model)
+    clip = partial(_clip, model)
+    if shared is not None:
+        accumulate, clip = shared.accumulate_gradients, shared.clip  # type: ignore[assignment]
     after_step(place.training_step, snapshot)
     for burn_in, step, batch in _batches(schedule, data_order_seed, after=place):
         started = time.perf_counter()
         learning_rate = 0.0 if burn_in else rate.at(step - 1)
         set_rate(optimizer, learning_rate)
         model.train()
-        loss, labelled = accumulate_gradients(
-            model,
+        loss, labelled = accumulate(
             windows,
             batch,
             micro_batch_size=micro_batch_size,
@@ -110,7 +141,7 @@ def train(
             z_loss=settings.z_loss,
         )
         with record_function("clip"):
-            norm = _clip(model, settings.max_grad_norm)
+            norm = clip(settings.max_grad_norm)
         if not (np.isfinite(loss) and np.isfinite(norm)):
             raise NonFiniteLossError(
                 f"step {step}: loss {loss}, gradient norm {norm}; nothing was applied. Lower "
