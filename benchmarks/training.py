@@ -7,6 +7,9 @@
   the logits and `torch.nn.functional.cross_entropy`: time forwards and backwards, in turns, and
   peak memory, the gradient of the head left out on both sides. Each measurement of memory is a
   process of its own. Values and gradients must agree.
+- attention: one update of packed windows of 2,048 tokens, documents of about 100, by a dense mask
+  and by segments, in turns: time, and peak memory in processes of their own. Losses must agree. On
+  a GPU (`--device cuda`) the weights are bf16 and the kernel is flash attention.
 - step: tokens a second of our loop against transformers' Trainer and TRL's SFTTrainer on the same
   packed windows, masks and micro-batches, in turns; the losses must agree. It needs both beside it:
       pip install --no-deps --target DIR accelerate trl
@@ -22,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,12 +39,13 @@ from oocr_influence.models.chunked_loss import head_loss
 from oocr_influence.models.loss import attention_mask
 from oocr_influence.models.tiny import tiny_tokenizer, untrained_model
 from oocr_influence.results.provenance import Phases
-from oocr_influence.training.loop import train
+from oocr_influence.training.kernels import AttentionChoice, settle_kernels
+from oocr_influence.training.loop import accumulate_gradients, train
 from oocr_influence.training.optimizer import OptimizerSettings
 from oocr_influence.training.schedule import LearningRate, Schedule
 
 VOCABULARY, HIDDEN, ROWS = 100_352, 256, 2048
-PARTS = ("loss", "step")
+PARTS = ("loss", "attention", "step")
 
 
 # --- loss ----------------------------------------------------------------------------------------
@@ -89,7 +93,7 @@ def loss(rounds: int) -> None:
     for one, two in zip(own, other, strict=True):
         assert (one - two).abs().max() < 1e-4, (one - two).abs().max()
     print(f"\nloss, {ROWS} rows of {HIDDEN}, vocabulary {VOCABULARY:,}, float32")
-    memory = {way: peak_memory(way) for way in WAYS}
+    memory = {way: peak_memory("--measure", way) for way in WAYS}
     for way in WAYS:
         print(f"{way:8} {times[way]:6.2f} s  {memory[way] / 2**20:6.0f} MiB above its inputs")
     print(
@@ -98,21 +102,99 @@ def loss(rounds: int) -> None:
     )
 
 
-def peak_memory(way: str) -> int:
-    """Bytes above the inputs at the peak, the head's own gradient left out."""
-    command = [sys.executable, __file__, "--measure", way]
+def peak_memory(*arguments: str) -> int:
+    """Bytes above the inputs at the peak, as a process of these arguments of ours measures them."""
+    command = [sys.executable, __file__, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return int(done.stdout)
+    return int(done.stdout.split()[-1])
 
 
 def measure_once(way: str) -> None:
-    """In a process of its own: one loss, forwards and backwards."""
+    """In a process of its own: one loss, forwards and backwards, the head's gradient left out."""
     head, hidden, targets = drawn()
     before = psutil.Process().memory_info().rss
     phases = Phases()
     with phases("loss") as record:
         WAYS[way](head, hidden, targets).backward()
     print(record["peak_rss_bytes"] - before - head.weight.numel() * 4)
+
+
+# --- attention -----------------------------------------------------------------------------------
+
+ATTENTIONS: tuple[AttentionChoice, ...] = ("dense", "segments")
+ATTENTION_WINDOWS = 4
+
+
+@dataclass(frozen=True)
+class PackedUpdate:
+    """One update's losses and gradients, a window a micro-batch, by either attention."""
+
+    length: int
+    device: str
+
+    def prepare(self, choice: AttentionChoice) -> Callable[[], float]:
+        """Settle the attention; returns what makes the update and says its loss."""
+        generator = np.random.default_rng(0)
+        documents = [
+            np.array([0, *generator.integers(2, 4096, generator.integers(60, 140)), 0])
+            for _ in range(1 + ATTENTION_WINDOWS * self.length // 90)
+        ]
+        windows = pack(documents, chunk_size=self.length, packing="masked", pad_id=1)
+        dtype = torch.bfloat16 if self.device == "cuda" else torch.float32
+        model = untrained_model(0).to(self.device, dtype).train()
+        kernels = settle_kernels(
+            model, windows, attention=choice, compiled="off", micro_batch_size=1
+        )
+        rows = range(min(ATTENTION_WINDOWS, len(windows)))
+
+        def update() -> float:
+            model.zero_grad()
+            return accumulate_gradients(
+                model, windows, rows, micro_batch_size=1, attention=kernels.attention
+            )[0]
+
+        return update
+
+
+def attention(rounds: int, work: PackedUpdate) -> None:
+    """Time in turns, memory in processes of their own."""
+    updates = {way: work.prepare(way) for way in ATTENTIONS}
+    losses: dict[str, float] = {}
+    runs = {way: lambda way=way: losses.update({way: updates[way]()}) for way in ATTENTIONS}
+    times = in_turns(runs, rounds)
+    apart = abs(losses["dense"] - losses["segments"])
+    assert apart < (1e-5 if work.device == "cpu" else 1e-2), losses
+    print(
+        f"\none update, {ATTENTION_WINDOWS} windows of {work.length} tokens, on the {work.device}"
+    )
+    memory = {
+        way: peak_memory(
+            "--measure", way, "--length", str(work.length), "--device", work.device
+        )
+        for way in ATTENTIONS
+    }  # fmt: skip
+    for way in ATTENTIONS:
+        print(f"{way:8} {times[way]:6.2f} s  {memory[way] / 2**20:6.0f} MiB above the model")
+    print(
+        f"dense / segments: time {times['dense'] / times['segments']:.2f}, memory "
+        f"{memory['dense'] / memory['segments']:.2f}; losses differ by {apart:.1e}"
+    )
+
+
+def measure_attention(way: AttentionChoice, work: PackedUpdate) -> None:
+    """In a process of its own: one update."""
+    update = work.prepare(way)
+    if work.device == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        update()
+        print(torch.cuda.max_memory_allocated() - before)
+        return
+    before = psutil.Process().memory_info().rss
+    phases = Phases()
+    with phases("update") as record:
+        update()
+    print(record["peak_rss_bytes"] - before)
 
 
 # --- step ----------------------------------------------------------------------------------------
@@ -257,14 +339,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--length", type=int, default=2048, help="of attention's windows (tokens)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="attention's")
+    parser.add_argument("--measure", choices=(*WAYS, *ATTENTIONS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    work = PackedUpdate(args.length, args.device)
+    if args.measure in ATTENTIONS:
+        measure_attention(args.measure, work)
+        return
     if args.measure:
         measure_once(args.measure)
         return
     if "loss" in args.parts:
         loss(args.rounds)
+    if "attention" in args.parts:
+        attention(args.rounds, work)
     if "step" in args.parts:
         step(args.rounds)
 

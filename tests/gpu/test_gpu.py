@@ -19,15 +19,18 @@ from oocr_influence.evaluation.plain import score_plain
 from oocr_influence.evaluation.plan import build_plan
 from oocr_influence.evaluation.tree import score_tree
 from oocr_influence.evaluation.trie import lay_out
-from oocr_influence.models.load import load_model, weights_digest
+from oocr_influence.models.attention_probe import refuse_packed
+from oocr_influence.models.load import load_model, recompute_activations, weights_digest
 from oocr_influence.models.lora import add_adapter, merge_adapter
+from oocr_influence.models.loss import window_loss
 from oocr_influence.models.norms import fuse_rms_norms
 from oocr_influence.models.resolve import resolve_model
 from oocr_influence.models.tiny import tiny_tokenizer, untrained_model
 from oocr_influence.results.adapters import read_base
 from oocr_influence.results.run_folder import RunFolder
 from oocr_influence.results.step_log import read_steps
-from oocr_influence.training.loop import accumulate_gradients
+from oocr_influence.training.kernels import settle_kernels
+from oocr_influence.training.loop import accumulate_gradients, to_device
 
 pytestmark = [
     pytest.mark.gpu,
@@ -39,6 +42,95 @@ pytestmark = [
 @pytest.fixture
 def sample(request):
     return request.config.rootpath / "tests" / "samples" / "earlier_structured_dataset.json"
+
+
+def packed_windows():
+    generator = np.random.default_rng(0)
+    lengths = [1, 3, 200, 64, 65, *generator.integers(3, 130, 30)]
+    documents = [np.array([0, *generator.integers(2, 97, n), 0]) for n in lengths]
+    return pack(documents, chunk_size=300, packing="masked", pad_id=1)
+
+
+def update(model, windows, attention):
+    model.zero_grad()
+    loss, _ = accumulate_gradients(
+        model, windows, range(len(windows)), micro_batch_size=3, attention=attention
+    )
+    return loss, torch.cat([p.grad.float().flatten() for p in model.parameters()])
+
+
+def on_the_gpu(dtype, kv_heads=4):
+    model = untrained_model(
+        vocab_size=97,
+        hidden_size=256,
+        num_attention_heads=4,
+        num_key_value_heads=kv_heads,
+        initializer_range=0.1,
+    )
+    return model.to("cuda", dtype).train()
+
+
+KERNELS = [(torch.bfloat16, "varlen"), (torch.bfloat16, "padded"), (torch.float32, "padded")]
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize(("dtype", "kernel"), KERNELS)
+def test_attention_by_segments_is_the_dense_masks(dtype, kernel, kv_heads):
+    """In 16 bits as near to float32 as the mask is; in float32 equal to it."""
+    windows = packed_windows()
+    model = on_the_gpu(dtype, kv_heads)
+    exact_loss, exact = update(copy.deepcopy(model).float(), windows, "dense")
+    loss, expected = update(model, windows, "dense")
+    assert refuse_packed(model, kernel) is None
+    found_loss, found = update(model, windows, kernel)
+    apart, plain = ((found - exact).norm(), (expected - exact).norm())
+    if dtype == torch.float32:
+        assert found_loss == pytest.approx(loss, abs=1e-4)
+        assert apart < 1e-3 * exact.norm()
+    else:
+        assert found_loss == pytest.approx(exact_loss, abs=2e-2)
+        assert apart < 1.5 * plain + 1e-3 * exact.norm()
+
+
+def test_flash_attention_is_what_a_16_bit_model_gets():
+    model = on_the_gpu(torch.bfloat16)
+    settled = settle_kernels(
+        model, packed_windows(), attention="auto", compiled="off", micro_batch_size=1
+    )
+    assert (settled.attention, settled.kernel_notices) == ("varlen", ())
+
+
+@pytest.mark.parametrize("recomputed", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_compiled_layers_are_those_as_written(dtype, recomputed):
+    windows = packed_windows()
+    model = on_the_gpu(dtype)
+    fuse_rms_norms(model)
+    loss, expected = update(model, windows, "dense")
+    if recomputed:
+        recompute_activations(model)
+    settled = settle_kernels(model, windows, attention="auto", compiled="auto", micro_batch_size=3)
+    assert settled.compiled, settled.kernel_notices
+    found_loss, found = update(model, windows, settled.attention)
+    half = dtype == torch.bfloat16
+    assert found_loss == pytest.approx(loss, abs=2e-2 if half else 1e-4)
+    assert (found - expected).norm() < (0.1 if half else 1e-3) * expected.norm()
+
+
+def test_the_host_does_not_wait_for_the_device_between_micro_batches():
+    windows, device = packed_windows(), torch.device("cuda", 0)
+    model = on_the_gpu(torch.bfloat16)
+    kernel = settle_kernels(
+        model, windows, attention="auto", compiled="off", micro_batch_size=1
+    ).attention
+    update(model, windows, kernel)  # has asked what is asked once a model
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss, _ = window_loss(model, to_device(windows, [0, 1], device, kernel))
+        with pytest.raises(RuntimeError, match="synchroniz"):
+            float(loss.detach())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def gradients(device):

@@ -156,5 +156,5 @@ def _kernel_differences(
 
 
 def _relative(found: torch.Tensor, expected: torch.Tensor) -> float:
-    found, expected = found.float(), expected.float()
+    found, expected = found.detach().float(), expected.detach().float()
     return float((found - expected).norm() / expected.norm())
