@@ -238,16 +238,21 @@ def step(rounds: int) -> None:
 
 
 def ours(windows: PackedWindows, schedule: Schedule) -> list[float]:
-    """Losses of our loop."""
+    """Losses of our loop, as a run sets it up."""
     losses: list[float] = []
+    model = untrained_model(0)
+    kernels = settle_kernels(
+        model, windows, attention="auto", compiled="auto", micro_batch_size=MICRO_BATCH
+    )
     train(
-        untrained_model(0),
+        model,
         windows,
         schedule,
         LearningRate(1e-3, STEPS, zero_first_rate=True),  # as the Trainer begins
         OptimizerSettings(),
         data_order_seed=0,
         micro_batch_size=MICRO_BATCH,
+        attention=kernels.attention,
         after_step=lambda step, snapshot: None,
         log_step=lambda row: losses.append(row.loss),
     )
