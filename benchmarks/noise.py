@@ -72,7 +72,7 @@ def rank_differences(one: RunFolder, other: RunFolder) -> list[float]:
     def ranks(run: RunFolder) -> list[tuple[str, str, float]]:
         return [
             (row["set"], row["id"], row["rank"])
-            for row in run.read_records("final")
+            for row in run.read_records("final").to_pylist()
             if row.get("rank") is not None
         ]
 
