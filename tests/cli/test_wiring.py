@@ -55,7 +55,9 @@ class Trained:
         self.rate, self.settings, self.named = rate, settings, named
         self.look_at(model, windows)
         for step in range(schedule.total_steps + 1):
-            named["after_step"](step, lambda step=step: {"in_training": True, "step": step})
+            named["after_step"](
+                step, lambda step=step: {"in_training": True, "step": step, "model": {}}
+            )
         if self.exposures is not None:
             return self.exposures(len(windows))
         return np.full(len(windows), int(schedule.epochs), dtype=np.int64)
@@ -73,7 +75,9 @@ def asked(monkeypatch):
     """Every evaluation of a run, none of which asks anything: its arguments and its scores."""
     calls = []
 
-    def evaluate(self, model, *, beam_search=True, baseline=None, ranks="full", progress=None):
+    def evaluate(
+        self, model, *, beam_search=True, baseline=None, ranks="full", progress=None, team=None
+    ):
         scores = f"scores {len(calls)}"
         calls.append(
             {

@@ -54,7 +54,7 @@ def test_a_stopped_sweep_leaves_nothing_and_goes_on_later(started, tmp_path, num
         os.killpg(sweep.pid, number)  # Ctrl-C reaches everyone in the terminal's foreground
     else:
         sweep.send_signal(number)
-    output, _ = sweep.communicate(timeout=10)
+    output, _ = sweep.communicate(timeout=60)
     gone(pids)
     assert sweep.returncode == 1, output
     assert output.rstrip().endswith("interrupted")
@@ -64,13 +64,13 @@ def test_a_stopped_sweep_leaves_nothing_and_goes_on_later(started, tmp_path, num
 
     (tmp_path / "gate").touch()
     again = start_sweep(tmp_path / "jobs")
-    output, _ = again.communicate(timeout=15)
+    output, _ = again.communicate(timeout=60)
     assert again.returncode == 0, output
     assert [read_exit(job.folder)["attempt_number"] for job in jobs] == [2, 2, 1]
     records = [(job.folder / "exit.json").stat().st_mtime_ns for job in jobs]
 
     third = start_sweep(tmp_path / "jobs")
-    output, _ = third.communicate(timeout=10)
+    output, _ = third.communicate(timeout=60)
     assert "3 ok (3 done before)" in output
     assert [(job.folder / "exit.json").stat().st_mtime_ns for job in jobs] == records
 

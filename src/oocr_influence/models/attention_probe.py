@@ -157,4 +157,4 @@ def _kernel_differences(
 
 def _relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     found, expected = found.detach().float(), expected.detach().float()
-    return float((found - expected).norm() / expected.norm())
+    return float(((found - expected).norm() / expected.norm()).detach())
