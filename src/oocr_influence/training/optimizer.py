@@ -102,7 +102,8 @@ def _groups(model: Any, settings: OptimizerSettings) -> list[dict[str, Any]]:
         if parameter.requires_grad:
             is_matrix = parameter.ndim >= 2 and id(parameter) not in undecayed
             (decayed if is_matrix else others).append((name, parameter))
-    return [
+    groups = [
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
+    return [group for group in groups if group["params"]]  # an adapter has matrices alone
