@@ -68,7 +68,7 @@ def check_processes(args: TrainingArgs) -> list[str]:
 
     if not can_shard():
         raise UsageError(
-            f"--processes {args.processes}: this torch cannot sum gradients over processes, for its "
+            f"--processes {args.processes}: this torch cannot sum gradients over processes, as its "
             "FSDPModule has no set_force_sum_reduction_for_comms: install a newer one"
         )
     gpus = visible_gpus() or [""] * args.processes
