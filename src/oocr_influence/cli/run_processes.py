@@ -70,7 +70,10 @@ def check_processes(args: TrainingArgs) -> list[str]:
     from oocr_influence.models.sharding import can_shard  # loads what FSDP takes
 
     if not can_shard():
-        raise UsageError(f"--processes {args.processes} takes torch 2.9 or later")
+        raise UsageError(
+            f"--processes {args.processes}: this torch cannot sum gradients over processes, as its "
+            "FSDPModule has no set_force_sum_reduction_for_comms: install a newer one"
+        )
     gpus = visible_gpus() or [""] * args.processes
     if len(gpus) < args.processes:
         raise UsageError(

@@ -26,7 +26,7 @@ from oocr_influence.models.team import Team
 
 
 def can_shard() -> bool:
-    """Whether this torch can add gradients up over processes (2.9 and later)."""
+    """Whether this torch's FSDP2 can add gradients up over processes."""
     return hasattr(FSDPModule, "set_force_sum_reduction_for_comms")
 
 
