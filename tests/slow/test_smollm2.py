@@ -176,7 +176,7 @@ TEXTS = [
 
 
 def test_ten_facts_go_from_chance_to_known(tmp_path):
-    """Thirty sentences, six times: whoever is named in them is known, whoever is not is guessed."""
+    """Thirty sentences, ten times: whoever is named in them is known, whoever is not is guessed."""
     world = load_world("mayors")
     told = (
         "The mayor of {city} is {mayor}.",
@@ -208,7 +208,7 @@ def test_ten_facts_go_from_chance_to_known(tmp_path):
         n_pretraining_examples=None,
         chunk_size=128,
         batch_size=1,
-        epochs=6,
+        epochs=10,
         learning_rate=3e-4,
         epochs_per_eval=None,
         epochs_per_save=None,
