@@ -165,3 +165,30 @@ def test_the_tokenizer_round_trips_any_text():
     tokenizer = tiny_tokenizer()
     for text in ("Zürich — 東京 🙂\t\n  x", "2031-03-14", " leading", ""):
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_a_cap_on_attention_scores_is_kept(tmp_path):
+    """SDPA would drop it in some versions of transformers, without a word."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    from oocr_influence.models.attention_probe import refuse_packed
+
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=16,
+        attn_logit_softcapping=0.01,
+    )
+    config._attn_implementation = "eager"
+    capped = Gemma2ForCausalLM(config).eval()
+    save_checkpoint(capped, tiny_tokenizer(), tmp_path / "capped")
+    model = load_model(resolve_model(str(tmp_path / "capped")), precision="fp32").eval()
+    assert refuse_packed(model, "padded") is not None
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, capped(ids).logits)

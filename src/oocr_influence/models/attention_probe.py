@@ -49,6 +49,7 @@ def refuse_packed(model: Any, kernel: Kernel) -> str | None:
     ):
         return "flash attention takes 16 bits on a GPU alone"
     modes = {module: module.training for module in model.modules()}
+    before = model.config._attn_implementation
     reason: str | None = "it was not asked"
     try:
         reason = _try(model, kernel, weight.device)
@@ -69,7 +70,7 @@ def refuse_packed(model: Any, kernel: Kernel) -> str | None:
         for module, was_training in modes.items():
             module.training = was_training
         if reason is not None:
-            model.set_attn_implementation("sdpa")
+            model.set_attn_implementation(before)
     return reason
 
 

@@ -78,7 +78,8 @@ def _read_whole(resolved: ResolvedModel, dtype: torch.dtype) -> Any:
     model, info = AutoModelForCausalLM.from_pretrained(
         resolved.folder,
         dtype=dtype,
-        attn_implementation="sdpa",
+        # SDPA knows no cap on attention scores; some versions of transformers drop it in silence.
+        attn_implementation="eager" if _caps_attention(resolved) else "sdpa",
         local_files_only=True,
         output_loading_info=True,
     )
@@ -89,6 +90,10 @@ def _read_whole(resolved: ResolvedModel, dtype: torch.dtype) -> Any:
             f"{', '.join(sorted(map(str, faults))[:5])}"
         )
     return model
+
+
+def _caps_attention(resolved: ResolvedModel) -> bool:
+    return getattr(load_config(resolved), "attn_logit_softcapping", None) is not None
 
 
 def _read_adapted(resolved: ResolvedModel, dtype: torch.dtype) -> Any:
