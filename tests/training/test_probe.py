@@ -69,3 +69,12 @@ def test_a_mask_that_leaks_is_found(monkeypatch):
     )
     with pytest.raises(AttentionMaskError):
         check_attention(untrained_model(vocab_size=97), windows())
+
+
+def test_asking_leaves_each_module_in_its_mode():
+    """A part that a person has frozen in eval stays so."""
+    model = model_of(LlamaConfig(**SMALL, **ATTENTION)).train()
+    model.model.layers[1].eval()
+    modes = [module.training for module in model.modules()]
+    check_attention(model, windows())
+    assert [module.training for module in model.modules()] == modes

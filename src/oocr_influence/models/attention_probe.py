@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from oocr_influence.models.loss import WindowBatch, attention_mask, model_inputs
+from oocr_influence.models.modes import modes_kept
 from oocr_influence.models.packed_attention import (
     NAME,
     Kernel,
@@ -48,11 +49,11 @@ def refuse_packed(model: Any, kernel: Kernel) -> str | None:
         weight.is_cuda and weight.dtype in (torch.bfloat16, torch.float16)
     ):
         return "flash attention takes 16 bits on a GPU alone"
-    modes = {module: module.training for module in model.modules()}
     before = model.config._attn_implementation
     reason: str | None = "it was not asked"
     try:
-        reason = _try(model, kernel, weight.device)
+        with modes_kept(model):
+            reason = _try(model, kernel, weight.device)
     except torch.OutOfMemoryError:
         raise
     except (
@@ -67,8 +68,6 @@ def refuse_packed(model: Any, kernel: Kernel) -> str | None:
     ) as error:
         reason = f"{type(error).__name__}: {error}"
     finally:
-        for module, was_training in modes.items():
-            module.training = was_training
         if reason is not None:
             model.set_attn_implementation(before)
     return reason

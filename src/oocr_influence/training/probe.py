@@ -15,6 +15,7 @@ import torch
 
 from oocr_influence.datasets.packing import PackedWindows, Piece
 from oocr_influence.models.loss import model_inputs
+from oocr_influence.models.modes import modes_kept
 from oocr_influence.training.loop import Attention, to_device
 
 # Largest relative difference of logits that is still rounding; a leak makes ten times as much.
@@ -32,9 +33,8 @@ def check_attention(model: Any, windows: PackedWindows, attention: Attention = "
 
     `attention` is the loop's.
     """
-    was_training = model.training
-    model.eval()
-    try:
+    with modes_kept(model):
+        model.eval()
         for window in _telling_windows(windows):
             difference = _difference(model, windows, window, attention)
             limit = TOLERANCE.get(model.dtype, TOLERANCE_OF_HALF_PRECISION)
@@ -45,8 +45,6 @@ def check_attention(model: Any, windows: PackedWindows, attention: Attention = "
                     "document alone. Lower --chunk_size below the model's attention window, or "
                     "use another model"
                 )
-    finally:
-        model.train(was_training)
 
 
 def _telling_windows(windows: PackedWindows) -> list[int]:
