@@ -20,6 +20,7 @@ import torch
 
 from oocr_influence.evaluation.plan import EvalPlan
 from oocr_influence.models.compiled import run_eager
+from oocr_influence.models.modes import modes_kept
 from oocr_influence.models.team import Team
 
 Floats = npt.NDArray[np.float32]
@@ -115,21 +116,18 @@ def evaluation_mode(model: Any) -> Iterator[None]:
     forward pass (rotary frequencies that grow with the length), and an inference tensor left in a
     model breaks its next training step.
     """
-    training = {module: module.training for module in model.modules()}
     attention = getattr(model.config, "_attn_implementation", None)
     asking = asking_attention(model)
     switch = asking != attention and hasattr(model, "set_attn_implementation")
     try:
-        model.eval()
         if switch:  # flash and flex attention do not take a dense mask
             model.set_attn_implementation(asking)
-        with torch.no_grad(), run_eager(model):
+        with modes_kept(model), torch.no_grad(), run_eager(model):
+            model.eval()
             yield
     finally:
         if switch:
             model.set_attn_implementation(attention)
-        for module, was_training in training.items():
-            module.training = was_training
 
 
 def model_device(model: Any) -> torch.device:

@@ -17,6 +17,8 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.nn.functional as F
 
+from oocr_influence.models.modes import modes_kept
+
 # torch 2.8 and later; earlier ones take the float32 copy.
 _MIXED_PRODUCT = hasattr(torch.ops.aten.mm, "dtype")
 _PLAIN: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
@@ -49,7 +51,8 @@ def has_plain_head(model: Any) -> bool:
     Some models scale or cap their logits behind the head. Asked of a few tokens, once a model.
     """
     if model not in _PLAIN:
-        _PLAIN[model] = _try_head(model)
+        with modes_kept(model):
+            _PLAIN[model] = _try_head(model)
     return _PLAIN[model]
 
 
@@ -68,10 +71,9 @@ def _try_head(model: Any) -> bool:
         seen["output"] = ladder_V.to(output.dtype).expand_as(output)
         return seen["output"]
 
-    modes = {module: module.training for module in model.modules()}
-    model.eval()  # dropout would draw random numbers
     handle = None
     try:
+        model.eval()  # dropout would draw random numbers
         handle = model.get_output_embeddings().register_forward_hook(replaced)
         ids_1T = torch.arange(4, device=model.get_input_embeddings().weight.device)[None]
         logits = model(input_ids=ids_1T, use_cache=False).logits
@@ -94,5 +96,3 @@ def _try_head(model: Any) -> bool:
     finally:
         if handle is not None:
             handle.remove()
-        for module, was_training in modes.items():
-            module.training = was_training
