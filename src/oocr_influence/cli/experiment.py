@@ -15,8 +15,7 @@ from typing import Any
 
 from launcher.gpus import visible_gpus
 from launcher.in_process import InProcessOrchestrator
-from launcher.jobs import Job, JobSpec, load_jobs
-from launcher.ledger import is_alive, read_exit, read_state
+from launcher.jobs import Job, JobSpec, is_alive, load_jobs, read_exit, read_state
 from launcher.local_orchestrator import LocalSweepOrchestrator
 from launcher.outcomes import SweepResult
 from oocr_influence.cli.arguments import UsageError
