@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 from launcher.ledger import (
     ATTEMPTS,
@@ -31,12 +31,32 @@ from launcher.ledger import (
     utc_now,
     write_record,
 )
-from launcher.retries import next_try
-
-if TYPE_CHECKING:
-    from launcher.jobs import Job
+from launcher.retries import OnExit, next_try
 
 State = Literal["waiting", "open", "done", "failed"]
+
+
+class Spec(Protocol):
+    """What counts here of a job's spec."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def on_exit(self) -> OnExit: ...
+
+
+class Job(Protocol):
+    """What counts here of a `launcher.jobs.Job`."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def log(self) -> Path: ...
+
+    @property
+    def spec(self) -> Spec: ...
 
 
 @dataclass(frozen=True)
