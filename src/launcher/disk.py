@@ -32,9 +32,9 @@ class DiskReservation(Entry):
         with host.arbiter():
             free = shutil.disk_usage(there).free
             others = sum(
-                int(seen.record["bytes"])
+                int(seen.record.get("bytes", 0))
                 for seen in living(host.reservations)
-                if seen.record["device"] == device
+                if seen.record.get("device") == device
             )
             if needed > free - others:
                 raise NoRoomError(needed, free, others)

@@ -7,8 +7,9 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from launcher.host import Entry, Host, living, try_lock
+from launcher.host import Entry, Host, Seen, keep_young, living
 from launcher.ledger import Record
+from launcher.processes import end_processes
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Claimant(Entry):
         self._token = token
         self._leases: list[Lease] = []
         record = {"sweep": sweep, "sweep_since": since, "each": each, "names": list(names)}
-        record |= {"wants": 0, "holds": []}
+        record |= {"wants": 0, "holds": [], "barred": []}
         with host.arbiter():
             super().__init__(host.claimants, token, {**record, **about})
 
@@ -64,15 +65,15 @@ class Claimant(Entry):
         `but` names those that strangers use, and that are left to them.
         """
         each = int(self.record["each"])
+        barred = [name for name in self.record["names"] if name in but]
+        if barred != self.record["barred"]:
+            self.write(barred=barred)
         free: list[tuple[str, int]] = []
         with self._host.arbiter():
             try:
-                for name in (n for n in self.record["names"] if n not in but):
-                    descriptor = self._host.open_lock(name)
-                    if try_lock(descriptor):
+                for name in (n for n in self.record["names"] if n not in barred):
+                    if (descriptor := self._host.lock(name)) is not None:
                         free.append((name, descriptor))
-                    else:
-                        os.close(descriptor)
                 names = {name for name, _ in free}
                 first = self._wanted_before(names) if len(free) >= each else 0
                 if len(free) - first < each:
@@ -98,6 +99,13 @@ class Claimant(Entry):
             lease.release()
         super().close()
 
+    def beat(self) -> None:
+        """Show that this process is not stopped."""
+        super().beat()
+        for lease in self._leases:
+            for descriptor in lease.descriptors:
+                keep_young(descriptor)
+
     def become_job(self, lease: Lease) -> None:
         """In a job's own process, after the fork: keep this lease, nothing else of the parent's."""
         for other in self._leases:
@@ -110,7 +118,8 @@ class Claimant(Entry):
 
     def _wanted_before(self, free: set[str]) -> int:
         """How many of the free ones other sweeps may take before this one takes any."""
-        others = living(self._host.claimants, but=self._token)
+        # A dead one's token is its worker's: what that left running may still use what is free.
+        others = _claimants(self._host, but=self._token, bury=_end_family)
         held: dict[str, int] = {str(self.record["sweep"]): len(self.record["holds"])}
         for seen in others:
             sweep = str(seen.record["sweep"])
@@ -124,15 +133,31 @@ class Claimant(Entry):
         waiting: dict[str, int] = {}
         for seen in others:
             record = seen.record
-            usable = free & set(record["names"])
-            if seen.fresh and record["wants"] > 0 and usable and place(record) < own:
+            usable = set(record["names"]) - set(record["barred"])
+            wants = record["wants"] > 0 and len(usable) >= record["each"]
+            if seen.fresh and wants and free & usable and place(record) < own:
                 sweep = str(record["sweep"])
                 waiting[sweep] = max(waiting.get(sweep, 0), int(record["each"]))
         return sum(waiting.values())
 
 
+def _claimants(host: Host, **options: Any) -> list[Seen]:
+    """The live claimants whose records can be read, whatever version of us wrote them."""
+    return [seen for seen in living(host.claimants, **options) if _is_whole(seen.record)]
+
+
+def _end_family(token: str) -> None:
+    end_processes([token], within=1.0)
+
+
+def _is_whole(record: Record) -> bool:
+    lists = all(isinstance(record.get(key), list) for key in ("names", "holds", "barred"))
+    numbers = (record.get(key) for key in ("sweep_since", "each", "wants"))
+    return lists and "sweep" in record and all(isinstance(n, int | float) for n in numbers)
+
+
 def holders(host: Host) -> dict[str, Record]:
     """Who holds what on this machine: the name of a GPU or core to the record of its claimant."""
     with host.arbiter():
-        seen = living(host.claimants)
+        seen = _claimants(host)
     return {name: entry.record for entry in seen for name in entry.record["holds"]}
