@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Sequence
+import time
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,7 +50,7 @@ class Claimant(Entry):
         self._token = token
         self._leases: list[Lease] = []
         record = {"sweep": sweep, "sweep_since": since, "each": each, "names": list(names)}
-        record |= {"wants": 0, "holds": [], "barred": []}
+        record |= {"wants": 0, "asked_at": 0.0, "holds": [], "barred": []}
         with host.arbiter():
             super().__init__(host.claimants, token, {**record, **about})
 
@@ -57,7 +58,8 @@ class Claimant(Entry):
         """Say how many jobs wait for a place."""
         self.beat()
         if jobs != self.record["wants"]:
-            self.write(wants=jobs)
+            asked = self.record["asked_at"] if self.record["wants"] else time.time()
+            self.write(wants=jobs, asked_at=asked)
 
     def lease(self, but: Container[str] = ()) -> Lease | None:
         """A job's GPUs or cores, if so many are free and no other sweep comes first.
@@ -68,23 +70,22 @@ class Claimant(Entry):
         barred = [name for name in self.record["names"] if name in but]
         if barred != self.record["barred"]:
             self.write(barred=barred)
-        free: list[tuple[str, int]] = []
+        free: dict[str, int] = {}
         with self._host.arbiter():
             try:
                 for name in (n for n in self.record["names"] if n not in barred):
                     if (descriptor := self._host.lock(name)) is not None:
-                        free.append((name, descriptor))
-                names = {name for name, _ in free}
-                first = self._wanted_before(names) if len(free) >= each else 0
-                if len(free) - first < each:
+                        free[name] = descriptor
+                others = self._of_others(list(free)) if len(free) >= each else set()
+                names = [name for name in free if name not in others][:each]
+                if len(names) < each:
                     return None
-                kept = [free.pop(0) for _ in range(each)]
+                lease = Lease(tuple(names), [free.pop(name) for name in names])
             finally:
-                for _, descriptor in free:
+                for descriptor in free.values():
                     os.close(descriptor)
-            lease = Lease(tuple(n for n, _ in kept), [d for _, d in kept])
             self._leases.append(lease)
-            self._write_holds()
+            self._write_holds(asked_at=time.time())
         return lease
 
     def release(self, lease: Lease) -> None:
@@ -113,32 +114,40 @@ class Claimant(Entry):
                 other.release()
         self.forget_in_child()
 
-    def _write_holds(self) -> None:
-        self.write(holds=[name for lease in self._leases for name in lease.names])
+    def _write_holds(self, **changes: Any) -> None:
+        self.write(holds=[name for lease in self._leases for name in lease.names], **changes)
 
-    def _wanted_before(self, free: set[str]) -> int:
-        """How many of the free ones other sweeps may take before this one takes any."""
+    def _of_others(self, free: Sequence[str]) -> set[str]:
+        """Those of the free ones that other sweeps may take before this one takes any."""
         # A dead one's token is its worker's: what that left running may still use what is free.
         others = _claimants(self._host, but=self._token, bury=_end_family)
         held: dict[str, int] = {str(self.record["sweep"]): len(self.record["holds"])}
         for seen in others:
             sweep = str(seen.record["sweep"])
             held[sweep] = held.get(sweep, 0) + len(seen.record["holds"])
-
-        def place(record: Record) -> tuple[int, float, str]:
-            sweep = str(record["sweep"])
-            return held[sweep], float(record["sweep_since"]), sweep
-
-        own = place(self.record)
-        waiting: dict[str, int] = {}
+        taken: dict[str, set[str]] = {}
         for seen in others:
-            record = seen.record
+            record, sweep = seen.record, str(seen.record["sweep"])
             usable = set(record["names"]) - set(record["barred"])
             wants = record["wants"] > 0 and len(usable) >= record["each"]
-            if seen.fresh and wants and free & usable and place(record) < own:
-                sweep = str(record["sweep"])
-                waiting[sweep] = max(waiting.get(sweep, 0), int(record["each"]))
-        return sum(waiting.values())
+            if seen.fresh and wants and _comes_first(record, self.record, held):
+                left = [name for name in free if name in usable.difference(*taken.values())]
+                room = int(record["each"]) - len(taken.get(sweep, ()))
+                taken.setdefault(sweep, set()).update(left[-room:] if room > 0 else ())
+        return set().union(*taken.values())
+
+
+def _comes_first(one: Record, other: Record, held: Mapping[str, int]) -> bool:
+    """Whether a free place is `one`'s before it is `other`'s."""
+    mine, yours = held[str(one["sweep"])], held[str(other["sweep"])]
+    if mine != yours:
+        return mine < yours
+    wide, narrow = sorted((one, other), key=lambda record: -int(record["each"]))
+    # On a tie a wide job that waits would be overtaken by each narrow one, for ever.
+    if wide["each"] > narrow["each"] and wide["asked_at"] < narrow["asked_at"]:
+        return wide is one
+    ages = ((float(r["sweep_since"]), str(r["sweep"])) for r in (one, other))
+    return next(ages) < next(ages)
 
 
 def _claimants(host: Host, **options: Any) -> list[Seen]:
@@ -152,7 +161,7 @@ def _end_family(token: str) -> None:
 
 def _is_whole(record: Record) -> bool:
     lists = all(isinstance(record.get(key), list) for key in ("names", "holds", "barred"))
-    numbers = (record.get(key) for key in ("sweep_since", "each", "wants"))
+    numbers = (record.get(key) for key in ("sweep_since", "each", "wants", "asked_at"))
     return lists and "sweep" in record and all(isinstance(n, int | float) for n in numbers)
 
 

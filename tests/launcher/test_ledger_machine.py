@@ -22,7 +22,16 @@ from hypothesis.stateful import (
 )
 
 from launcher import claims
-from launcher.claims import ask_again, end, is_open, last_claim, last_exit, read_exit, standing, take
+from launcher.claims import (
+    ask_again,
+    end,
+    is_open,
+    last_claim,
+    last_exit,
+    read_exit,
+    standing,
+    take,
+)
 
 SPEC = SimpleNamespace(
     id="j",
