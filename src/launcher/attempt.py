@@ -24,6 +24,7 @@ from launcher.jobs import TRY_AGAIN, Job, JobInterrupted, RunningJob
 from launcher.ledger import STATE_FILE, Record, identity, liveness, write_record
 from launcher.processes import end_processes
 
+FULL_DISK = 0.5  # seconds between two tries to record an end
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -83,7 +84,7 @@ def record_end(job: Job, claim: Record, ended: End) -> bool:
                 print(f"cannot record the end of {job.spec.id} ({error})", file=sys.stderr)
             with contextlib.suppress(OSError):  # who waits for a disk does not hang
                 os.utime(job.folder / STATE_FILE)
-            time.sleep(2.0)
+            time.sleep(FULL_DISK)
 
 
 def record_end_once(job: Job, claim: Record, ended: End) -> bool:
