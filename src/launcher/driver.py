@@ -23,9 +23,9 @@ from launcher.events import EventReader
 from launcher.gpus import ONE_THREAD, used_by_strangers
 from launcher.jobs import Job
 from launcher.ledger import Record, check_links, identity, last_lines, will_pass
-from launcher.lost import LostWatch
+from launcher.lost import STOPPED_LIMIT, FormerWorkers, LostWatch
 from launcher.outcomes import SweepResult, interrupted, outcome_from_record
-from launcher.processes import ATTEMPT_VARIABLE, NO_ATTEMPT
+from launcher.processes import MARK_VARIABLE, NO_ATTEMPT
 from launcher.progress import Display
 from launcher.retries import TRY_AGAIN
 from launcher.stopping import ask_to_stop, let_go_on, stop_asked
@@ -44,9 +44,13 @@ class WorkersFailError(RuntimeError):
 class Driver(Sweep):
     """Runs the jobs of one or several sweeps by an engine's workers."""
 
-    def __init__(self, *args: Any, engine: Engine, **settings: Any) -> None:
+    def __init__(
+        self, *args: Any, engine: Engine, stopped_limit: float = STOPPED_LIMIT, **settings: Any
+    ) -> None:
+        """`stopped_limit`: seconds that others' workers here may stand stopped (SIGSTOP)."""
         super().__init__(*args, **settings)
         self.engine = engine
+        self._stopped_limit = stopped_limit
 
     def described(self) -> Record:
         """How the sweep is run, for its record."""
@@ -70,7 +74,7 @@ class Driver(Sweep):
         self._stop_at: float | None = None
         self._workers: dict[str, WorkerSettings] = {}
         self._elsewhere: set[int] = set()
-        self._lost = LostWatch()
+        self._lost = LostWatch(stopped_limit=self._stopped_limit)
         self._fruitless = 0
         self._token = uuid.uuid4().hex
         self._since = time.time()
@@ -93,6 +97,7 @@ class Driver(Sweep):
                 finally:
                     self.engine.close()
                     self._end_open_attempts()
+                    self._former.look(at_once=True)
                 self._leave_interrupted(display)
         finally:
             for folder, record in zip(folders, records, strict=True):
@@ -103,6 +108,7 @@ class Driver(Sweep):
     def _begin(self, display: Display, folders: Sequence[Path]) -> None:
         for folder in folders:
             let_go_on(folder)
+        self._former = FormerWorkers(folders, self._stopped_limit)
         for job in self.jobs:
             job.write()
             settle_if_dead(job)
@@ -170,6 +176,7 @@ class Driver(Sweep):
                 display.started(self.jobs[number], event.where)
             elif event.kind == "ended":
                 self._settle(number, display)
+        self._former.look()
         for number in list(self._elsewhere):
             self._lost.look(self.jobs[number])
             self._settle(number, display)
@@ -257,7 +264,7 @@ class Driver(Sweep):
         )
         path = settings.write()
         on_gpus = any(self.places.values())
-        env = {**settings.env, ATTEMPT_VARIABLE: NO_ATTEMPT}
+        env = {**settings.env, MARK_VARIABLE: NO_ATTEMPT}
         if local and not on_gpus:
             env = {**ONE_THREAD, "CUDA_VISIBLE_DEVICES": "", **env}
         self.engine.start(

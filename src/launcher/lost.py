@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
 
 from launcher.attempt import give_up, settle_if_dead
 from launcher.claims import last_claim, standing
 from launcher.jobs import Job
-from launcher.ledger import Record, liveness
+from launcher.ledger import Record, liveness, process_liveness, read_record
+from launcher.processes import end_processes
 from launcher.worker_settings import WORKERS, BeatWatch
 
 SILENCE = 60.0  # seconds without a sign of life after which a worker elsewhere is given up
@@ -41,6 +45,37 @@ class LostWatch:
         return self._beats.silent_for(beat) > self._silence
 
 
+class FormerWorkers:
+    """Workers that earlier drivers of a sweep started on this machine, or that joined it by hand.
+
+    They end by themselves, and what they leave running dies with them; but one that was killed, or
+    stands stopped after its driver's death, has nobody else who looks.
+    """
+
+    def __init__(self, sweeps: Sequence[Path], stopped_limit: float = STOPPED_LIMIT) -> None:
+        """Ends what the dead ones left running."""
+        self._stopped = StoppedWatch(stopped_limit)
+        self._alive: dict[str, Record] = {}
+        dead = []
+        for path in (path for sweep in sweeps for path in (sweep / WORKERS).glob("*.beat")):
+            with contextlib.suppress(OSError, ValueError):
+                beat = read_record(path) or {}
+                alive = process_liveness(beat) if "pid" in beat else "unknown"
+                if alive == "alive":
+                    self._alive[path.stem] = beat
+                elif alive == "dead":
+                    dead.append(path.stem)
+        end_processes(dead)
+
+    def look(self, *, at_once: bool = False) -> None:
+        """End those that have stood stopped for too long, or, `at_once`, that stand stopped."""
+        for token, beat in list(self._alive.items()):
+            dead = process_liveness(beat) == "dead"
+            if dead or self._stopped.too_long(beat["pid"], at_once=at_once):
+                end_processes([token])
+                del self._alive[token]
+
+
 class StoppedWatch:
     """Since when processes of this machine stand stopped, as far as we have seen."""
 
@@ -48,8 +83,8 @@ class StoppedWatch:
         self._limit = limit
         self._since: dict[int, float] = {}
 
-    def too_long(self, pid: int) -> bool:
-        """Whether the process has stood stopped for longer than the limit."""
+    def too_long(self, pid: int, *, at_once: bool = False) -> bool:
+        """Whether the process has stood stopped for longer than the limit, or stands so at all."""
         try:
             stopped = psutil.Process(pid).status() == psutil.STATUS_STOPPED
         except psutil.Error:
@@ -58,4 +93,4 @@ class StoppedWatch:
             self._since.pop(pid, None)
             return False
         since = self._since.setdefault(pid, time.monotonic())
-        return time.monotonic() - since > self._limit
+        return at_once or time.monotonic() - since > self._limit

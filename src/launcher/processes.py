@@ -17,7 +17,8 @@ from pathlib import Path
 
 ATTEMPT_VARIABLE = "LAUNCHER_ATTEMPT"
 WORKER_VARIABLE = "LAUNCHER_WORKER"
-NO_ATTEMPT = "0" * 32  # of a worker: room for the token of an attempt
+MARK_VARIABLE = "LAUNCHER_MARK"
+NO_ATTEMPT = "0" * 32  # a worker's mark: room for the token of an attempt
 
 
 class AttemptMark:
@@ -28,12 +29,12 @@ class AttemptMark:
     """
 
     def __init__(self) -> None:
-        """Make it before the variable is set; it does nothing where NO_ATTEMPT is not its value."""
+        """Does nothing where the process was not started with NO_ATTEMPT as its mark."""
         self._address: int | None = None
         if sys.platform == "linux":
             getenv = ctypes.CDLL(None).getenv
             getenv.restype = ctypes.c_void_p
-            self._address = getenv(ATTEMPT_VARIABLE.encode())
+            self._address = getenv(MARK_VARIABLE.encode())
 
     def set(self, attempt: str) -> None:
         """Name the attempt, a token, for this process and all that it starts."""
