@@ -33,6 +33,8 @@ from pydantic_core import PydanticUndefined
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+# A flag --json is worth more than pydantic's deprecated method of that name.
+warnings.filterwarnings("ignore", 'Field name "json" in .* shadows an attribute', UserWarning)
 BOOLEANS = {"true", "false", "1", "0", "yes", "no", "on", "off"}
 
 
