@@ -45,7 +45,7 @@ class AuditArguments(CommandArguments):
     that the file names, if it is the same still; else the facts that the file itself holds)"""
     tokenizer: str | None = None
     """a model whose tokenizer counts the tokens of each fact (None: words are counted)"""
-    json: Path | None = None  # type: ignore[assignment]
+    json_: Path | None = None
     """file to write everything to that was found, as JSON"""
     html: Path | None = None
     """file to write the page to, as HTML"""
@@ -92,8 +92,8 @@ def main(args: AuditArguments) -> int:
     }
     if args.matrix:
         write_matrix(audit, path.with_name(f"{path.stem}.facts.parquet"))
-    if args.json:
-        write_json(args.json, report)
+    if args.json_:
+        write_json(args.json_, report)
     if args.html:
         write_text(args.html, render_html(report))
     print(render_text(report))
