@@ -57,7 +57,7 @@ def test_a_flag_whose_name_models_need_themselves_is_written_plainly(tmp_path):
     (tmp_path / "c.json").write_text(json.dumps({"json": "x"}))
     assert parse(Arguments, ["--config", str(tmp_path / "c.json")]).json_ == "x"
     assert "--json  (text or None" in help_text(Arguments, "")
-    with pytest.raises(UsageError, match="did you mean --json?"):
+    with pytest.raises(UsageError, match=r"did you mean --json\?"):
         parse(Arguments, ["--jsn", "x"])
 
 

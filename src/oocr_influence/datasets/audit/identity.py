@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def _wrong(documents: Sequence[Document]) -> Iterator[IdFault]:
             yield IdFault("spec", document.id, f"its doc_spec has the id {spec.id}")
         place = seen[spec.fact.id]
         seen[spec.fact.id] += 1
-        numbers = (place, *range(counts[spec.fact.id] + NUMBERS_BEYOND))
+        numbers = itertools.chain([place], range(counts[spec.fact.id] + NUMBERS_BEYOND))
         if not any(
             document_id(spec.fact.id, spec.doc_type, spec.doc_idea, n) == document.id
             for n in numbers
