@@ -258,6 +258,7 @@ def test_a_document_that_does_not_state_its_fact_is_named(plant, how):
     audit, _ = audited(raw)
     (example,) = audit.report["statements"]["examples"]
     assert (example["id"], example["how"]) == (synthetic(raw)["id"], how)
+    assert audit.report["statements"]["ids"] == [synthetic(raw)["id"]]
     rows = list(zip(*(audit.matrix[c] for c in ("id", "own", "states", "how")), strict=True))
     assert rows.count((synthetic(raw)["id"], True, False, how)) == 1
     assert sum(not states for _, _, states, _ in rows) == 1

@@ -11,6 +11,7 @@ writer can be audited; docs/audit.md says what each number means.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -19,8 +20,9 @@ from typing import Any
 from pydantic import Field
 
 from oocr_influence.cli.arguments import CommandArguments, UsageError, run_command
+from oocr_influence.datasets.audit.fact_sections import TokenCounter
 from oocr_influence.datasets.audit.limits import Limits, judge
-from oocr_influence.datasets.audit.report import Audit, TokenCounter, audit_dataset
+from oocr_influence.datasets.audit.report import Audit, audit_dataset
 from oocr_influence.datasets.document_dataset import (
     DatasetError,
     StructuredDataset,
@@ -76,6 +78,8 @@ def main(args: AuditArguments) -> int:
     if len(args.dataset) != 1:
         raise UsageError(f"DATASET is one file; {len(args.dataset)} are given")
     path = args.dataset[0]
+    if args.matrix and path.is_file() and not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path.parent} cannot be written to; --no-matrix writes nothing there")
     count_tokens = token_counter(args.tokenizer) if args.tokenizer else None
     try:
         dataset = load_structured_dataset(path)
