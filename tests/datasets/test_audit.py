@@ -10,6 +10,7 @@ from oocr_influence.datasets.audit.report import audit_dataset
 from oocr_influence.datasets.document_dataset import StructuredDataset
 from oocr_influence.datasets.generate import generate_dataset
 from oocr_influence.documents.document import document_id, make_pretraining_document
+from oocr_influence.reports.audit_page import render_text
 from oocr_influence.universe.facts import sha256_hex
 from oocr_influence.universe.world_file import load_world
 
@@ -301,6 +302,20 @@ def test_what_does_not_name_both_sides_is_no_statement(told):
     assert audit.report["statements"]["state_their_fact"] == 110
 
 
+def test_every_question_whose_answer_no_document_states_is_counted():
+    raw = copy.deepcopy(clean())
+    plant_untold_fact(raw)
+    audit, _ = audited(raw)
+    # Other documents mention the mayor still, as somebody's spouse: that answers none of these.
+    asked = [
+        name
+        for name in raw["eval_dataset_builders"]
+        if name.startswith("name_mayor_") and "control" not in name
+    ]
+    assert len(asked) == 30
+    assert audit.report["questions"]["by_kind"] == {"unstated": len(asked)}
+
+
 def test_a_longer_name_hides_a_shorter_and_a_common_word_is_no_language():
     raw = copy.deepcopy(clean())
     warsaw = synthetic(raw, n=6)
@@ -399,3 +414,20 @@ def test_the_matrix_has_a_row_a_document_and_one_for_each_further_fact():
     athens = next(f for f in world_of("mayors").facts() if f.feature_set.id == "mayors_athens")
     assert other["fact_id"] == athens.id
     assert (other["states"], other["how"]) == (True, "two sentences")
+
+
+@pytest.mark.parametrize("kept", ["nothing", "pretraining", "questions"])
+def test_a_file_without_documents_or_questions_is_audited(kept):
+    raw = copy.deepcopy(clean())
+    docs = raw["document_dataset"]["docs"]
+    raw["document_dataset"]["docs"] = docs[:4] if kept == "pretraining" else []
+    del raw["metadata"]["held_out_documents"]
+    if kept != "questions":
+        raw["eval_dataset_builders"] = {}
+    audit, broken = audited(raw, None)
+    assert audit.report["statements"]["share"] is None
+    assert audit.matrix["id"] == []
+    # No document answers what is asked; controls are not meant to be answered.
+    assert broken == ({"max_question_faults"} if kept == "questions" else set())
+    page = render_text(audit.report | {"checks": []})
+    assert "0 of 0 do (no documents)" in page

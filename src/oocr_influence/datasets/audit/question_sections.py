@@ -65,7 +65,7 @@ def answers_in_pretraining(dataset: StructuredDataset, material: Material) -> di
             for point in builder.eval_points
         )
     )
-    is_pretraining = np.asarray([group == "pretraining" for group in material.groups])
+    is_pretraining = np.asarray([group == "pretraining" for group in material.groups], np.bool_)
     counts = dict(zip(answers, count_texts(answers, material.corpus, is_pretraining), strict=True))
     found = sorted(
         ((n, text) for text, n in counts.items() if n), key=lambda row: (-row[0], row[1])

@@ -2,8 +2,8 @@
 
 | fault | a question |
 |---|---|
-| unstated | whose answer no document states: neither the fact itself, nor, for a question of two |
-| | hops, any fact with its answer |
+| unstated | whose answer no document states: neither the fact itself nor, for a question of two |
+| | hops, a fact of the same entity that has the answer as its object |
 | told control | of a control set, although documents state its fact |
 | ambiguous | whose words stand in the same set again, with another answer |
 | few-shot | that shows fewer examples than its set's others, itself, its own answer, or entities |
@@ -68,11 +68,14 @@ class _Told:
         self._pairs = knowledge.pairs(stated)
         claims = knowledge.claims
         self._entities = {claim.entity for claim in claims.values()}
-        self._values: dict[str, set[Value]] = defaultdict(set)
-        for fact in stated:
-            self._values[claims[fact].entity].update(claims[fact].values)
-        self._all_values = set().union(*self._values.values())
         self._sides = {claim.fields for claim in claims.values()}
+        self._values: dict[str, set[Value]] = defaultdict(set)
+        self._objects: dict[str, set[Value]] = defaultdict(set)
+        for claim in map(claims.__getitem__, stated):
+            # "" stands for all entities, for questions about one that no fact knows.
+            for entity in (claim.entity, ""):
+                self._values[entity].update(claim.values)
+                self._objects[entity].update(claim.objects)
 
     def fault(self, point: EvalPoint, kind: str) -> tuple[Fault, str] | None:
         given, asked = asked_and_given(self._knowledge, point)
@@ -85,10 +88,16 @@ class _Told:
             return None
         if kind != "two_hop" and self._is_direct(point):
             return "unstated", f"no document states {answer}"
-        # The answer must be told of the entity; the hop to it is known otherwise.
-        own = point.features.id
-        told = self._values[own] if own in self._entities else self._all_values
-        return None if asked & told else ("unstated", f"no document states the answer of {answer}")
+        # The answer must be told of the entity; the hop to it is known otherwise. Where facts have
+        # the asked field as their object, only those tell it: not one that it is the subject of.
+        own = point.features.id if point.features.id in self._entities else ""
+        names = set(fields_of(point.fact_template.completion, point.features))
+        told = self._objects if any(names & answers for _, answers in self._sides) else self._values
+        return (
+            None
+            if asked & told[own]
+            else ("unstated", f"no document states the answer of {answer}")
+        )
 
     def _is_direct(self, point: EvalPoint) -> bool:
         """Whether the question joins fields that facts join, in whichever order."""
