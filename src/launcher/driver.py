@@ -17,6 +17,7 @@ from typing import Any
 
 from launcher.attempt import give_up, settle_if_dead
 from launcher.claims import ask_again, end, last_claim, last_exit, standing
+from launcher.disk import DiskReservation, still_to_write
 from launcher.engine import Engine, EngineUnreachable, WorkerRequest, WorkerState
 from launcher.events import EventReader
 from launcher.gpus import ONE_THREAD, used_by_strangers
@@ -41,9 +42,17 @@ class WorkersFailError(RuntimeError):
 class Driver(Sweep):
     """Runs the jobs of one or several sweeps by an engine's workers."""
 
-    def __init__(self, *args: Any, engine: Engine, **settings: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        engine: Engine,
+        reservation: DiskReservation | None = None,
+        **settings: Any,
+    ) -> None:
+        """`reservation`: of the disk that the jobs will fill, let go as they write it."""
         super().__init__(*args, **settings)
         self.engine = engine
+        self.reservation = reservation
 
     def described(self) -> Record:
         """How the sweep is run, for its record."""
@@ -163,6 +172,9 @@ class Driver(Sweep):
             self._full_look_at = time.monotonic() + FULL_LOOK
             for number in list(self._unsettled.values()):
                 self._settle(number, display)
+            if self.reservation is not None:
+                left = [self.jobs[number] for number in self._unsettled.values()]
+                self.reservation.still_needs(still_to_write(left))
 
     def _settle(self, number: int, display: Display) -> None:
         """Take a job off the list if it has ended for good."""

@@ -19,8 +19,9 @@ import torch
 
 from oocr_influence.cli.adapters import base_of
 from oocr_influence.cli.arguments import UsageError
+from oocr_influence.cli.disk import gigabytes
 from oocr_influence.cli.options import TrainingArgs
-from oocr_influence.cli.preparation import Preparation, gigabytes, prepare
+from oocr_influence.cli.preparation import Preparation, prepare
 from oocr_influence.models.load import load_model, pick_device, recompute_activations
 from oocr_influence.models.lora import add_adapter
 from oocr_influence.results.provenance import peak_memory
