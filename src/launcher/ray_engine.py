@@ -14,9 +14,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from launcher import ray_slot
+from launcher import ray_guardian, ray_slot
 from launcher.engine import EngineError, EngineUnreachable, WorkerRequest, WorkerState
 
 _FIRM_SECONDS = 10.0
@@ -88,7 +89,7 @@ class RayEngine:
             max_concurrency=4,  # `stop` is heard while `work` runs
         )
         try:
-            slot = slots.remote()
+            slot = slots.remote(Path(ray_guardian.__file__).read_text(encoding="utf-8"))
             placed = slot.is_placed.remote()
             ended = slot.work.options(name=request.label or "worker").remote(
                 list(request.command),

@@ -52,6 +52,7 @@ class SlurmEngine:
         self.max_in_flight = self.settings.max_in_flight
         self._gpus = gpus  # of a worker, for `check` alone
         self._accounting = True
+        self._doubtful: set[str] = set()  # tokens whose submission failed
         self._killed: set[str] = set()
 
     def check(self) -> None:
@@ -86,19 +87,20 @@ class SlurmEngine:
             "--parsable",
             f"--job-name={name}-{request.token}",
             f"--comment={request.token}",
-            # Should two jobs of a token come to be all the same, they never run at once.
-            "--dependency=singleton",
             "--export=ALL",
             f"--output={_output(request)}",
             *self.settings.flags(request.gpus),
         ]
+        if request.token in self._doubtful:
+            # Should an unanswered submission still come through, the two never run at once.
+            command.append("--dependency=singleton")
+        self._doubtful.add(request.token)
         try:
             done = _run(command, batch_script(request))
         except subprocess.TimeoutExpired:
             done = None
-        if done is not None and done.returncode == 0:
-            return
-        if self._jobs({request.token}):
+        if (done is not None and done.returncode == 0) or self._jobs({request.token}):
+            self._doubtful.discard(request.token)
             return
         if done is None or _TRANSIENT.search(done.stderr):
             said = "no answer" if done is None else _said(done)

@@ -53,9 +53,9 @@ JobRequeue=1
 KillWait=3
 MinJobAge=300
 MessageTimeout=5
-SlurmdTimeout=5
+SlurmdTimeout=3
 SlurmctldTimeout=5
-SchedulerParameters=sched_interval=2,bf_interval=2,sched_min_interval=100000
+SchedulerParameters=sched_interval=5,bf_interval=5
 NodeName={first},{second} NodeHostname={host} NodeAddr=127.0.0.1 Port=[{n1_port},{n2_port}] CPUs=8 RealMemory=2000 Gres=gpu:4
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 PartitionName=other Nodes=ALL MaxTime=INFINITE State=UP
@@ -181,6 +181,11 @@ class SlurmCluster:
             return states.split().count("idle") == nodes
 
         eventually(idle, 30, f"{nodes} nodes are idle")
+
+    def wait_until_saved(self, text):
+        """Wait until slurmctld has written down a running job; killed earlier, it forgets it."""
+        path = self.root / "state/job_state"
+        eventually(lambda: path.exists() and text.encode() in path.read_bytes(), 20, "state is saved")
 
     def kill(self, name):
         """Kill slurmctld or the slurmd of a node, with -9."""
