@@ -1,4 +1,4 @@
-"""What gives slots to workers: one interface, and a small class each for this machine, Slurm and Ray.
+"""What gives slots to workers: one interface, a small class each for this machine, Slurm and Ray.
 
 The ledger on disk is the truth. An engine starts workers, says whether they still exist, and stops
 them; a worker is known by its token alone, so that nothing else has to survive the driver's death.
@@ -67,7 +67,7 @@ class Engine(Protocol):
         """
 
     def stop(self, tokens: Sequence[str], *, firm: bool) -> None:
-        """Send workers SIGTERM, after which they save and exit 75; firm: kill them, with children."""
+        """Send workers SIGTERM, after which they save and exit 75; firm: kill all they are."""
 
     def close(self) -> None:
         """The driver ends; its workers live on where the engine allows it."""

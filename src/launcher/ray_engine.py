@@ -48,10 +48,10 @@ class RayEngine:
         max_in_flight: int = 100,
         nodes_may_join: bool = False,
     ) -> None:
-        """`address` of the head (host:port), or "auto" for `RAY_ADDRESS` or the cluster of this machine.
+        """Take a head's address (host:port), or "auto": RAY_ADDRESS, or this machine's cluster.
 
-        A worker takes `cpus` of Ray's processors beside its GPUs. `nodes_may_join`: an autoscaler may
-        bring nodes that are large enough for `gpus`, so that their absence is no error.
+        A worker takes `cpus` of Ray's processors beside its GPUs. `nodes_may_join`: an autoscaler
+        may bring nodes that are large enough for `gpus`, so that their absence is no error.
         """
         self.address = address
         self.max_in_flight = max_in_flight
@@ -69,7 +69,9 @@ class RayEngine:
         if not any(
             node.get("GPU", 0) >= self._gpus and node.get("CPU", 0) >= self._cpus for node in nodes
         ):
-            present = ", ".join(f"{n.get('GPU', 0):g} GPUs and {n.get('CPU', 0):g} CPUs" for n in nodes)
+            present = ", ".join(
+                f"{n.get('GPU', 0):g} GPUs and {n.get('CPU', 0):g} CPUs" for n in nodes
+            )
             raise EngineError(
                 f"no node of the Ray cluster at {self.address!r} has the {self._gpus} GPUs and "
                 f"{self._cpus:g} CPUs of a worker (nodes: {present}): ask for less, add a node, or "
@@ -122,7 +124,7 @@ class RayEngine:
         return answer
 
     def _has_ended(self, token: str, worker: _Worker) -> bool:
-        """Read why `ended` is ready; False where Ray has only lost sight of the node for a while."""
+        """Read why `ended` is ready; False where Ray only does not see the node for a while."""
         ray = self._ray()
         try:
             ray.get(worker.ended, timeout=_FIRM_SECONDS)
@@ -167,15 +169,15 @@ class RayEngine:
         """The module, connected."""
         if self.address in ("", "local") or self.address.startswith("ray://"):
             raise EngineError(
-                f"ray_address {self.address!r}: give the head's host:port, or 'auto' on a machine of "
-                "the cluster; `ray start --head` makes one, and the sweep's driver runs inside it (on "
-                "one machine alone, --execution_mode local needs none)"
+                f"ray_address {self.address!r}: give the head's host:port, or 'auto' on a machine "
+                "of the cluster; `ray start --head` makes one, and the sweep's driver runs inside "
+                "it (on one machine alone, --execution_mode local needs none)"
             )
         try:
             import ray
         except ImportError:
             raise EngineError(
-                "Ray is not installed: pip install 'oocr-influence[ray]', in the version of the cluster"
+                "Ray is not installed: pip install 'oocr-influence[ray]', in the cluster's version"
             ) from None
         if not ray.is_initialized():
             with _signal_handlers_kept():
@@ -183,8 +185,8 @@ class RayEngine:
                     ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
                 except (ConnectionError, RuntimeError, ValueError, OSError) as error:
                     raise EngineError(
-                        f"no Ray cluster at {self.address!r}: {error} (`ray start --head` starts one, "
-                        "`ray status` shows it)"
+                        f"no Ray cluster at {self.address!r}: {error} (`ray start --head` starts "
+                        "one, `ray status` shows it)"
                     ) from None
             self._connected_by_us = True
         ray.cloudpickle.register_pickle_by_value(ray_slot)

@@ -2,12 +2,12 @@
 
     python ray_guardian.py ORDERS ENDED TOKEN PROGRAM ARGUMENTS...
 
-It runs the program. ORDERS and ENDED are file descriptors of pipes: "T" on the first has SIGTERM sent
-to the program, and its end, which comes when its writer ends in whatever way, has it killed; the other
-is closed when all is over. Last, everything with LAUNCHER_WORKER=TOKEN in its environment is killed,
-whatever session or group it hides in: Ray gives its GPU away at once. The guardian leaves its parent's
-side, since Ray kills the children of its workers. The file is sent to the node as text, so it imports
-nothing but the standard library.
+It runs the program. ORDERS and ENDED are file descriptors of pipes: "T" on the first has SIGTERM
+sent to the program, and its end, which comes when its writer ends in whatever way, has it killed;
+the other is closed when all is over. Last, everything with LAUNCHER_WORKER=TOKEN in its environment
+is killed, whatever session or group it hides in: Ray gives its GPU away at once. The guardian
+leaves its parent's side, since Ray kills the children of its workers. The file is sent to the node
+as text, so it imports nothing but the standard library.
 """
 
 from __future__ import annotations

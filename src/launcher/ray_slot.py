@@ -97,8 +97,8 @@ class RaySlot:
 def _own_environment(gpus: int) -> dict[str, str]:
     """The node's environment, and the GPUs that Ray has given us.
 
-    As this process was started with: Ray changes its own afterwards, and limits it to as many threads
-    as processors were asked for.
+    As this process was started with: Ray changes its own afterwards, and limits it to as many
+    threads as processors were asked for.
     """
     entries = Path("/proc/self/environ").read_bytes().split(b"\0")
     pairs = [entry.partition(b"=") for entry in entries]

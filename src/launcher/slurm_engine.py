@@ -137,7 +137,9 @@ class SlurmEngine:
         self._cancel("--state=PENDING", *numbers)
         # To the batch step, which is the worker: a signal to the whole job is a SIGTERM first, and
         # SIGKILL only after the site's KillWait.
-        self._cancel("--state=RUNNING", "--batch", f"--signal={'KILL' if firm else 'TERM'}", *numbers)
+        self._cancel(
+            "--state=RUNNING", "--batch", f"--signal={'KILL' if firm else 'TERM'}", *numbers
+        )
         if firm and (again := self._killed.intersection(tokens)):
             self._cancel(*(number for token in again for number in jobs.get(token, ())))
         if firm:
@@ -173,7 +175,11 @@ class SlurmEngine:
         if not (tokens and self._accounting and shutil.which("sacct")):
             return {}
         command = ["sacct", "--noheader", "--parsable2", "--allocations", f"--user={os.getuid()}"]
-        when = ["--state=PENDING,RUNNING,SUSPENDED,REQUEUED", "--starttime=now-14days", "--endtime=now"]
+        when = [
+            "--state=PENDING,RUNNING,SUSPENDED,REQUEUED",
+            "--starttime=now-14days",
+            "--endtime=now",
+        ]
         try:
             done = _run([*command, *when, "--format=JobIDRaw,State,JobName"])
         except subprocess.TimeoutExpired:
@@ -234,7 +240,7 @@ def batch_script(request: WorkerRequest) -> bytes:
 def quoted(text: str) -> str:
     """A word of the shell's for any text without NUL."""
     # sbatch refuses a script with \r\n in it, so a \r is printed where it is used.
-    return '"$(printf \'\\r\')"'.join(shlex.quote(part) for part in text.split("\r"))
+    return "\"$(printf '\\r')\"".join(shlex.quote(part) for part in text.split("\r"))
 
 
 def _output(request: WorkerRequest) -> str:

@@ -1,9 +1,9 @@
 """How workers ask Slurm for a place: a small TOML file, checked before anything is submitted.
 
-    partition = "gpu"
-    time = "08:00:00"
-    gres = "gpu:a100:{gpus}"
-    extra = ["--mail-type=FAIL"]
+partition = "gpu"
+time = "08:00:00"
+gres = "gpu:a100:{gpus}"
+extra = ["--mail-type=FAIL"]
 """
 
 from __future__ import annotations
@@ -20,7 +20,17 @@ from launcher.engine import EngineError
 # Minutes, or hours:minutes:seconds and their parts, with days before a dash: sbatch(1), --time.
 _TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|UNLIMITED|INFINITE", re.IGNORECASE)
 # What the engine says itself, and finds its workers by.
-_OURS = ("job-name", "comment", "output", "error", "signal", "requeue", "no-requeue", "array", "wrap")
+_OURS = (
+    "job-name",
+    "comment",
+    "output",
+    "error",
+    "signal",
+    "requeue",
+    "no-requeue",
+    "array",
+    "wrap",
+)
 _OURS_SHORT = ("-J", "-o", "-e", "-a")
 
 
@@ -64,9 +74,13 @@ class SlurmSettings:
     def _value_faults(self) -> list[str]:
         faults = []
         if isinstance(self.time, str) and not _TIME.fullmatch(self.time):
-            faults.append(f'time {self.time!r} is not of a form like "90", "08:00:00", "1-12:00:00"')
+            faults.append(
+                f'time {self.time!r} is not of a form like "90", "08:00:00", "1-12:00:00"'
+            )
         if isinstance(self.gres, str) and "{gpus}" not in self.gres:
-            faults.append(f'gres {self.gres!r} lacks {{gpus}} in the place of the number ("gpu:{{gpus}}")')
+            faults.append(
+                f'gres {self.gres!r} lacks {{gpus}} in the place of the number ("gpu:{{gpus}}")'
+            )
         for name, least in (("cpus_per_task", 1), ("signal_seconds", 1), ("max_in_flight", 1)):
             value = getattr(self, name)
             if isinstance(value, int) and value < least:
@@ -92,7 +106,9 @@ class SlurmSettings:
             raise EngineError(f"{path} is not TOML: {error}") from None
         known = [field.name for field in fields(cls)]
         if unknown := [_with_guess(key, known) for key in content if key not in known]:
-            raise EngineError(f"{path}: unknown: {', '.join(unknown)}; known keys: {', '.join(known)}")
+            raise EngineError(
+                f"{path}: unknown: {', '.join(unknown)}; known keys: {', '.join(known)}"
+            )
         try:
             return cls(**content)
         except EngineError as error:

@@ -1,8 +1,6 @@
 """Slurm and Ray for real, once a session, with four fake GPUs on each of two nodes."""
 
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -16,6 +14,7 @@ sys.path.append(str(HERE))
 
 import ray_cluster  # noqa: E402
 import slurm_cluster  # noqa: E402
+from engine_toys import toy  # noqa: E402
 
 from launcher.ray_engine import RayEngine  # noqa: E402
 from launcher.slurm_engine import SlurmEngine, SlurmSettings  # noqa: E402
@@ -39,6 +38,25 @@ def _start(kind):
 @pytest.fixture(scope="session")
 def slurm():
     yield from _start("slurm")
+
+
+@pytest.fixture(scope="session")
+def limited(slurm):
+    """A worker with a time limit of a minute, begun early: Slurm looks at limits twice a minute."""
+    worker = toy(slurm.root, gpus=0, label="limited")
+    settings = SlurmSettings(
+        partition="other", time="1", signal_seconds=59, nodelist=slurm.nodes[0]
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        enter_slurm(slurm, patch)
+        SlurmEngine(settings).start(worker)
+    return worker
+
+
+def enter_slurm(slurm, patch):
+    for name in ("PATH", "SLURM_CONF", "LD_LIBRARY_PATH"):
+        if name in slurm.env:
+            patch.setenv(name, slurm.env[name])
 
 
 @pytest.fixture(scope="session")
@@ -92,13 +110,11 @@ class RayPlace:
 
 
 @pytest.fixture
-def slurm_place(slurm, monkeypatch):
-    for name in ("PATH", "SLURM_CONF", "LD_LIBRARY_PATH"):
-        if name in slurm.env:
-            monkeypatch.setenv(name, slurm.env[name])
+def slurm_place(slurm, limited, monkeypatch):
+    enter_slurm(slurm, monkeypatch)
     yield SlurmPlace(slurm)
-    subprocess.run(["scancel", "--full", "--signal=KILL", f"--user={os.getuid()}"], check=False)
-    slurm.wait_until_idle()
+    slurm.end_jobs("--partition=main")
+    slurm.wait_until_up()
 
 
 @pytest.fixture

@@ -13,15 +13,14 @@ import importlib.util
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
-from engine_processes import eventually, kill_all_with
+from engine_processes import kill_all_with
 
 _CLONE_NEWNET = 0x40000000
+_OWN_NETWORK = ["unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh"]
 # Inside the new network: what answers on standard input keeps it alive, and ends with us.
 _SERVE = """
 import json, os, sys
@@ -71,11 +70,10 @@ class RayCluster:
             "RAY_TMPDIR": str(self.folder),
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
-                    }
+        }
         self._errors = (self.folder / "cluster.out").open("ab")
         self._process = subprocess.Popen(
-            ["unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh"]
-            + [sys.executable, "-c", _SERVE],
+            [*_OWN_NETWORK, sys.executable, "-c", _SERVE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

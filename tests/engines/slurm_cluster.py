@@ -3,8 +3,8 @@
     with SlurmCluster(Path("/tmp/s")) as cluster:
         subprocess.run(["sinfo"], env=cluster.env)
 
-Its programs are those of `make engines` (`.venv/slurm`) or of the machine. It takes root: a fake GPU
-is a character device, and the nodes hold jobs in cgroups where they can.
+Its programs are those of `make engines` (`.venv/slurm`) or of the machine. It takes root: a fake
+GPU is a character device, and the nodes hold jobs in cgroups where they can.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import socket
 import string
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -55,8 +56,9 @@ MinJobAge=300
 MessageTimeout=5
 SlurmdTimeout=3
 SlurmctldTimeout=5
-SchedulerParameters=sched_interval=5,bf_interval=5
-NodeName={first},{second} NodeHostname={host} NodeAddr=127.0.0.1 Port=[{n1_port},{n2_port}] CPUs=8 RealMemory=2000 Gres=gpu:4
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
+NodeName=DEFAULT CPUs=8 RealMemory=2000 Gres=gpu:4
+NodeName={first},{second} NodeHostname={host} NodeAddr=127.0.0.1 Port=[{n1_port},{n2_port}]
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 PartitionName=other Nodes=ALL MaxTime=INFINITE State=UP
 """
@@ -85,7 +87,7 @@ class SlurmCluster:
             self.start_controller()
             for node in self.nodes:
                 self.start_node(node)
-            self.wait_until_idle()
+            self.wait_until_up()
         except BaseException:
             self.close()
             raise
@@ -173,19 +175,27 @@ class SlurmCluster:
         stepd = self._program("slurmstepd")
         self._spawn(node, self._program("slurmd"), "-D", "-N", node, "-d", stepd)
 
-    def wait_until_idle(self, nodes=2):
-        """Wait until so many nodes have no job and could take one."""
+    def wait_until_up(self):
+        """Wait until both nodes can take jobs."""
 
-        def idle():
+        def up():
             states = self._ask("sinfo", "--noheader", "--Node", "-p", "main", "--format=%T").stdout
-            return states.split().count("idle") == nodes
+            return [
+                s for s in states.split() if s in ("idle", "mixed", "allocated")
+            ] == states.split()
 
-        eventually(idle, 30, f"{nodes} nodes are idle")
+        eventually(up, 30, "both nodes are up")
 
-    def wait_until_saved(self, text):
-        """Wait until slurmctld has written down a running job; killed earlier, it forgets it."""
-        path = self.root / "state/job_state"
-        eventually(lambda: path.exists() and text.encode() in path.read_bytes(), 20, "state is saved")
+    def end_jobs(self, *which):
+        """End those jobs."""
+        self._ask("scancel", "--batch", "--state=RUNNING", "--signal=KILL", *which)
+        self._ask("scancel", *which)
+
+    def save_jobs(self, number):
+        """Have slurmctld write down its jobs, by changing one; else it forgets them when killed."""
+        path, since = self.root / "state/job_state", time.time()
+        self.run("scontrol", "update", f"job={number}", "timelimit=1000")
+        eventually(lambda: path.exists() and path.stat().st_mtime > since, 20, "jobs are saved")
 
     def kill(self, name):
         """Kill slurmctld or the slurmd of a node, with -9."""
@@ -202,6 +212,8 @@ class SlurmCluster:
                 if parent is not None and parent.name() == "slurmstepd":
                     parent.kill()  # first, for it would report what becomes of the job
         kill_all_with(f"SLURM_CONF={self.root}/", f"SLURMD_NODENAME={node}")
+        # What slurmctld finds out by itself within SlurmdTimeout.
+        self.run("scontrol", "update", f"node={node}", "state=down", "reason=lost")
 
     def _ask(self, *command):
         return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=60)
@@ -216,9 +228,10 @@ class SlurmCluster:
         """End every job, then every daemon."""
         if "slurmctld" in self._processes:
             with contextlib.suppress(Exception):
-                self._ask("scancel", "--signal=KILL", "--full", "--user=root")
-                self._ask("scancel", "--user=root")
-                eventually(lambda: not self._ask("squeue", "-h").stdout.strip(), 10, "no job is left")
+                self.end_jobs("--user=root")
+                eventually(
+                    lambda: not self._ask("squeue", "-h").stdout.strip(), 10, "no job is left"
+                )
         for name in (*self.nodes, "slurmctld", "munged"):
             if process := self._processes.pop(name, None):
                 process.terminate()

@@ -1,4 +1,4 @@
-"""What Slurm alone does: time limits, requeueing, a controller that is away, doubtful submissions."""
+"""Slurm alone: time limits, requeueing, a controller that is away, doubtful submissions."""
 
 import os
 import stat
@@ -39,56 +39,37 @@ def fake(tmp_path, monkeypatch):
     return put
 
 
-def test_usr1_comes_before_the_time_limit_and_a_requeued_worker_is_never_gone(
-    slurm_place, tmp_path
-):
-    """One test for both, since Slurm looks at time limits twice a minute only."""
-    engine = slurm_place.engine(time="1", signal_seconds=59)
-    limited = toy(tmp_path, gpus=0, label="limited")
-    engine.start(limited)
+def test_usr1_comes_before_the_time_limit(slurm_place, limited):
     began = begun(limited)["time"]
-
-    requeued = toy(tmp_path, label="requeued")
-    slurm_place.engine().start(requeued)
-    first = begun(requeued)
-    becomes(engine, requeued, "running")
-    subprocess.run(["scontrol", "requeue", *numbers(requeued)], check=True)
-    states = becomes(engine, requeued, "queued")
-    assert begun(requeued, times=2)["restarts"] == "1"
-    states += becomes(engine, requeued, "running")
-    assert "gone" not in states
-    assert not any(r["pid"] == first["pid"] and r["event"] == "ended" for r in said(requeued))
-    assert len(numbers(requeued)) == 1
-
-    becomes(engine, limited, "gone", seconds=60)
+    becomes(slurm_place.engine(), limited, "gone", seconds=60)
     assert [record["event"] for record in said(limited)] == ["begun", "SIGUSR1"]
     assert said(limited)[-1]["time"] - began < 60
-    ended = subprocess.run(
-        ["scontrol", "-o", "show", "job", *numbers(limited)], capture_output=True, text=True
-    ).stdout
+    ended = slurm_place.cluster.run("scontrol", "-o", "show", "job", *numbers(limited))
     assert "ExitCode=75:0" in ended
 
 
-def test_a_controller_that_is_away_loses_no_worker(slurm_place, tmp_path):
+def test_neither_requeueing_nor_a_controller_that_is_away_loses_a_worker(slurm_place, tmp_path):
     engine = slurm_place.engine()
     worker, later = toy(tmp_path), toy(tmp_path)
     engine.start(worker)
     begun(worker)
-    slurm_place.cluster.wait_until_saved(worker.token)
+    becomes(engine, worker, "running")
+    slurm_place.cluster.run("scontrol", "requeue", *numbers(worker))
+    states = becomes(engine, worker, "queued")
+    assert begun(worker, times=2)["restarts"] == "1"
+    assert "gone" not in [*states, *becomes(engine, worker, "running")]
+    slurm_place.cluster.save_jobs(*numbers(worker))
+
     slurm_place.cluster.kill("slurmctld")
     try:
         with pytest.raises(EngineUnreachable, match="squeue"):
             engine.states([worker.token])
-        with pytest.raises(EngineUnreachable):
-            engine.start(later)
-        with pytest.raises(EngineUnreachable):
-            engine.stop([worker.token], firm=False)
     finally:
         slurm_place.cluster.start_controller()
     assert engine.states([worker.token]) == {worker.token: "running"}
     engine.start(later)
     begun(later)
-    assert len(said(worker)) == 1
+    assert len(said(worker, "begun")) == 2
     assert slurm_place.engine().states([worker.token, later.token]) == {
         worker.token: "running",
         later.token: "running",

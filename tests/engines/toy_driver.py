@@ -1,6 +1,6 @@
 """A driver that starts one worker and waits to be killed.
 
-    python toy_driver.py slurm|RAY_ADDRESS FOLDER TOKEN
+python toy_driver.py slurm|RAY_ADDRESS FOLDER TOKEN
 """
 
 import sys
