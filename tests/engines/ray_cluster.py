@@ -52,7 +52,9 @@ class Unavailable(Exception):
 
 
 class RayCluster:
-    """Two nodes, `head` and `second`."""
+    """Two nodes, `head` and `second`; `threads` is the OMP_NUM_THREADS of both."""
+
+    threads = "3"
 
     def __init__(self, folder: Path):
         if os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("ip"):
@@ -70,6 +72,7 @@ class RayCluster:
             "RAY_TMPDIR": str(self.folder),
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "OMP_NUM_THREADS": self.threads,
         }
         self._errors = (self.folder / "cluster.out").open("ab")
         self._process = subprocess.Popen(
