@@ -79,6 +79,8 @@ class SlurmCluster:
         self.prefix = find_slurm()
         self.env = client_environment(self.prefix, root)
         self._processes: dict[str, subprocess.Popen] = {}
+        # Daemons end with the test process, even one that is killed.
+        self._with_us = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
 
     def __enter__(self):
         try:
@@ -139,7 +141,7 @@ class SlurmCluster:
     def _spawn(self, name, *command):
         with (self.root / f"{name}.out").open("ab") as out:
             self._processes[name] = subprocess.Popen(
-                [str(part) for part in command],
+                [*self._with_us, *map(str, command)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
