@@ -109,7 +109,9 @@ class RayEngine:
         known = [self._workers[token] for token in tokens if token in self._workers]
         if known:
             ray = self._ray()
-            told = [reference for worker in known for reference in (worker.placed, worker.ended)]
+            told = list(
+                {reference for worker in known for reference in (worker.placed, worker.ended)}
+            )
             ready, _ = ray.wait(told, num_returns=len(told), timeout=0, fetch_local=False)
             ready = set(ready)
             for token in tokens:
@@ -145,18 +147,24 @@ class RayEngine:
     def stop(self, tokens: Sequence[str], *, firm: bool) -> None:
         """Tell running workers to stop, or kill them; queued ones are taken back."""
         states = self.states(tokens)
-        ray = self._ray() if any(state != "gone" for state in states.values()) else None
-        for token in [token for token in tokens if states[token] == "queued"]:
-            ray.kill(self._workers[token].slot)  # type: ignore[union-attr]
-        running = [self._workers[token] for token in tokens if states[token] == "running"]
-        told = [worker.slot.stop.remote(firm=firm) for worker in running]
+        live = [token for token in tokens if states[token] != "gone"]
+        if not live:
+            return
+        ray = self._ray()
+        running = []
+        for token in live:
+            worker = self._workers[token]
+            if states[token] == "queued":
+                ray.kill(worker.slot)
+            else:
+                worker.slot.stop.remote(firm=firm)
+                running.append(worker)
         if firm and running:
             # A slot that ends of itself takes everything with it that the worker had started.
             ends = [worker.ended for worker in running]
-            ray.wait(ends, num_returns=len(ends), timeout=_FIRM_SECONDS)  # type: ignore[union-attr]
+            ray.wait(ends, num_returns=len(ends), timeout=_FIRM_SECONDS)
             for worker in running:
-                ray.kill(worker.slot)  # type: ignore[union-attr]
-        del told
+                ray.kill(worker.slot)
 
     def close(self) -> None:
         """Leave the cluster, which ends the workers that there are."""

@@ -12,7 +12,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from launcher.engine import EngineError, EngineUnreachable, WorkerRequest, WorkerState
 from launcher.slurm_settings import SlurmSettings
@@ -214,8 +214,8 @@ def jobs_of(listing: str, tokens: set[str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def _worker_state(states: object) -> WorkerState:
-    seen = set(states)  # type: ignore[call-overload]
+def _worker_state(states: Iterable[str]) -> WorkerState:
+    seen = set(states)
     if seen & _RUNNING:
         return "running"
     return "queued" if seen & _QUEUED else "gone"

@@ -11,6 +11,7 @@ import contextlib
 import os
 import platform
 import random
+import re
 import shutil
 import socket
 import string
@@ -178,13 +179,16 @@ class SlurmCluster:
         self._spawn(node, self._program("slurmd"), "-D", "-N", node, "-d", stepd)
 
     def wait_until_up(self):
-        """Wait until both nodes can take jobs."""
+        """Wait until both nodes can take jobs.
+
+        Before a node has registered it is called idle too, and the registration ends its jobs.
+        """
+        fit = re.compile(r"State=(IDLE|MIXED|ALLOCATED) .*SlurmdStartTime=\d")
 
         def up():
-            states = self._ask("sinfo", "--noheader", "--Node", "-p", "main", "--format=%T").stdout
-            return [
-                s for s in states.split() if s in ("idle", "mixed", "allocated")
-            ] == states.split()
+            return all(
+                fit.search(self.run("scontrol", "-o", "show", "node", n)) for n in self.nodes
+            )
 
         eventually(up, 30, "both nodes are up")
 
