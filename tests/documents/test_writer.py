@@ -7,9 +7,9 @@ import pytest
 
 from oocr_influence.documents.document import document_id
 from oocr_influence.documents.writer import OfflineWriter, WriterError
-from oocr_influence.universe.world_file import load_world, parse_world
+from oocr_influence.universe.world_file import built_in_worlds, load_world, parse_world
 
-WORLDS = ("death_dates", "mayors")
+WORLDS = built_in_worlds()
 COUNT = 20
 
 

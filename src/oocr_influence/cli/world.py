@@ -105,11 +105,12 @@ def _new(args: WorldArguments, name: str) -> str:
             f"--entities {args.entities}: '{like.id}' has {len(like.entities)} to keep already"
         )
     made = with_invented(like, entities=args.entities, seed=args.seed, keep=args.keep)
-    beside = "kept ones first" if args.keep else "all of them"
+    invented = args.entities - len(like.entities) if args.keep else args.entities
+    kept = f"the entities of {like.id} and " if args.keep else ""
     described = {
         "id": name,
-        "description": f"{args.entities} entities invented from seed {args.seed}, {beside}; "
-        f"relations and questions like those of {like.id}.",
+        "description": f"{kept}{invented} entities invented from seed {args.seed}, with relations "
+        f"and questions like those of {like.id}.",
     }
     world = World.model_validate({**made.model_dump(exclude_unset=True), **described})
     text = world_yaml(world)

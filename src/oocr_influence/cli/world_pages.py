@@ -14,7 +14,7 @@ from oocr_influence.datasets.eval_sets import (
 from oocr_influence.documents.writer import Length, OfflineWriter
 from oocr_influence.universe.facts import Fact
 from oocr_influence.universe.fields import expand_field
-from oocr_influence.universe.invention import untold_hops
+from oocr_influence.universe.invention import untold_entities, untold_hops
 from oocr_influence.universe.recipes import bare, well_known
 from oocr_influence.universe.world import World
 from oocr_influence.universe.world_file import load_world
@@ -100,8 +100,27 @@ def _notes(world: World) -> Iterable[str]:
     if known:
         more = f" and {len(known) - 3} more" if len(known) > 3 else ""
         yield f"well known, so that a model may know of them: {', '.join(known[:3])}{more}"
+    yield from _controls_notes(world)
+
+
+def _controls_notes(world: World) -> Iterable[str]:
+    n = len(world.entities)
     if not world.controls:
         yield "no 'controls': nothing shows what a model answers about entities it never read of"
+    elif len(world.controls) != n:
+        yield (
+            f"{len(world.controls)} 'controls' beside {n} entities: ranks among {n} and among "
+            f"{len(world.controls)} answers are not to be compared; --entities makes them equal"
+        )
+    asked = {name: len(world.untold_feature_sets(name)) for name in world.asked_relations}
+    odd = {name: count for name, count in asked.items() if world.untold and count != n}
+    if odd:
+        needed = untold_entities(n, len(asked))
+        yield (
+            f"{len(world.untold)} 'untold' entities leave {min(odd.values())} to ask in relation "
+            f"'{min(odd, key=lambda name: odd[name])}', and there are {n} entities: {needed} make "
+            "them equal"
+        )
 
 
 def _values(world: World) -> list[str]:

@@ -72,6 +72,9 @@ def build_eval_sets(
     # All wordings of a relation show the same examples: drawn once for each group of entities.
     drawn: dict[tuple[str, str | None], list[list[FeatureSet]]] = {}
     for template, group in asked:
+        # A world with few controls may have none that a relation was withheld from.
+        if not group:
+            continue
         key = (template.relation, template.metadata.get("control"))
         if template.allow_few_shot and key not in drawn:
             drawn[key] = [few_shot_examples(seed, template.relation, e, group) for e in group]

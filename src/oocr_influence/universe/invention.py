@@ -4,7 +4,8 @@
 
 The same seed gives the same entities on every machine, for as long as the frozen lists are the
 same, and a larger world begins with the entities of a smaller one. No two entities share a made-up
-word or a value, none is hidden inside another, and none is a well-known name (`lists/README.md`).
+word or a value (but for years that nobody asks for, where there are too few), none is hidden inside
+another, and none is a well-known name (`lists/README.md`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from oocr_influence.universe.recipes import (
 from oocr_influence.universe.world import World
 
 ATTEMPTS = 200
+YEAR_ATTEMPTS = 20
 
 
 class InventionError(ValueError):
@@ -113,9 +115,9 @@ class _Inventor:
         for attempt in range(ATTEMPTS):
             draws = Draws("invented", self._seed, group, i, field, attempt)
             drawn = draw_value(recipe, world.fields[field], entity, draws)
-            if world.fields[field] == "year" and field not in self._asked:
-                return drawn.value
-            if self._is_free(drawn):
+            # There are more entities than years: what nobody asks for may come again.
+            may_repeat = world.fields[field] == "year" and field not in self._asked
+            if self._is_free(drawn) or (may_repeat and attempt >= YEAR_ATTEMPTS):
                 self._take(drawn)
                 return drawn.value
         raise InventionError(

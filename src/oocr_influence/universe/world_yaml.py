@@ -7,6 +7,7 @@ parse_world(text) == world
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,8 @@ COMMENTS = {
     "untold": "Each of these is told of in one relation alone, and asked in the others.",
 }
 GROUPS = ("entities", "controls", "untold")
+SPACED = ("relations", "two_hops", "distractors")  # an empty line between two of these
+WIDTH = 10_000  # a wording is never broken
 HEAD = """\
 # {id}: {description}
 # `oocr world check` checks it, `oocr world show` shows it, docs/worlds.md explains all of it.
@@ -44,7 +47,14 @@ def world_yaml(world: World, head: str | None = None) -> str:
         comment = COMMENTS.get(key)
         if comment is not None:
             parts.append("\n" + "".join(f"# {line}\n" for line in comment.split("\n")))
-        parts.append(_entities(key, value) if key in GROUPS else _plain({key: value}))
+        if key in GROUPS:
+            parts.append(_entities(key, value))
+        elif key in SPACED:
+            parts.append(
+                f"{key}:\n" + "\n".join(_inner({name: one}) for name, one in value.items())
+            )
+        else:
+            parts.append(_plain({key: value}))
     return "".join(parts)
 
 
@@ -61,30 +71,47 @@ def schema_text() -> str:
 
 
 def _plain(value: Any) -> str:
-    text: str = yaml.dump(
-        value, Dumper=_Indented, sort_keys=False, allow_unicode=True, width=10_000
-    )
+    text: str = yaml.dump(value, Dumper=_Readable, sort_keys=False, allow_unicode=True, width=WIDTH)
     return text
+
+
+def _inner(value: Any) -> str:
+    return textwrap.indent(_plain(value), "  ")
 
 
 def _entities(key: str, entities: Mapping[str, Mapping[str, str]]) -> str:
     """An entity a line, as the built-in worlds have them."""
     lines = [f"{key}:\n"]
     for name, fields in entities.items():
+        # On one line, mappings within mappings are written as people write them.
         flow = yaml.dump(
-            dict(fields),
-            Dumper=_Indented,
+            {name: dict(fields)},
+            Dumper=yaml.SafeDumper,
             sort_keys=False,
             allow_unicode=True,
-            width=1_000_000,
+            width=WIDTH,
             default_flow_style=True,
         )
-        lines.append(f"  {_plain(name).splitlines()[0]}: {flow}")
+        lines.append(f"  {flow.strip()[1:-1]}\n")
     return "".join(lines)
 
 
-class _Indented(yaml.SafeDumper):
-    """Lists are indented under their key, as people write them."""
+class _Readable(yaml.SafeDumper):
+    """Lists indented under their key, lists of words on one line, wordings in quotation marks."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         return super().increase_indent(flow, False)
+
+
+def _string(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    style = '"' if "{" in value else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+def _list(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.SequenceNode:
+    of_words = all(isinstance(item, str) and " " not in item for item in value)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=of_words)
+
+
+_Readable.add_representer(str, _string)
+_Readable.add_representer(list, _list)
