@@ -24,7 +24,15 @@ from oocr_influence.universe.world_checks import Place, WorldFaults, check_world
 
 FAULTS_SHOWN = 10
 # A world of thousands of entities takes the parser in Python ten times as long.
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_FastLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
+# Numbers and dates stay as they are written: 1931-02-30 is a fault of the world, with its line, and
+# 0123 is no octal number.
+_RESOLVERS = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBERS]
+    for first, resolvers in _FastLoader.yaml_implicit_resolvers.items()
+}
+_Loader: Any = type("_Loader", (_FastLoader,), {"yaml_implicit_resolvers": _RESOLVERS})
 
 
 class WorldError(ValueError):
