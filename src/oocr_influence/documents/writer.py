@@ -19,8 +19,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +28,7 @@ from oocr_influence.documents.composition import PLANS, Composition, Material
 from oocr_influence.documents.document import DocumentSpec, SyntheticDocument, document_id
 from oocr_influence.documents.draw import Draw
 from oocr_influence.documents.grammar import Grammar, Names, Theme, load_grammar
+from oocr_influence.documents.withholding import Withholding
 from oocr_influence.documents.wording import order_of
 from oocr_influence.universe.facts import Fact
 from oocr_influence.universe.fields import FORMATS, plain_format
@@ -37,22 +37,11 @@ from oocr_influence.universe.world import World
 WRITER_VERSION = "1"
 ATTEMPTS = 50
 
-_WORD = re.compile(r"\w+")
-
 Length = Literal["short", "long"]
 
 
 class WriterError(ValueError):
     """A fact that the grammar cannot tell as asked; the message says what to change."""
-
-
-@dataclass(frozen=True)
-class _Value:
-    """What a field of an entity says, in one of its formats."""
-
-    owner: str  # the id of the entity's feature set
-    field: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -83,12 +72,9 @@ class OfflineWriter:
         self.world, self.seed, self.length = world, seed, length
         self.reversed_share = reversed_share
         self.grammar = load_grammar()
-        worlds = [world, *(d.told for d in world.distractors.values()), *beside]
-        self._names = _names_outside(worlds, self.grammar.names)
+        self._withholding = Withholding(world, beside)
+        self._names = _names_outside(self._withholding.worlds, self.grammar.names)
         self._told = {name: self._prepare(name) for name in world.relations}
-        self._by_first_word: dict[str, list[_Value]] = defaultdict(list)
-        for value in _values(worlds):
-            self._by_first_word[_WORD.findall(value.text)[0]].append(value)
 
     def write(self, fact: Fact, count: int) -> list[SyntheticDocument]:
         """The first `count` documents of `fact`, all distinct."""
@@ -111,31 +97,7 @@ class OfflineWriter:
 
     def forbidden(self, fact: Fact) -> list[str]:
         """The strings that no document of `fact` may contain."""
-        every = [value for values in self._by_first_word.values() for value in values]
-        values = [value.text for value in self._withheld_from(fact, every)]
-        return [*values, *self.world.forbidden_words(fact.template.relation, fact.feature_set)]
-
-    def revealed(self, fact: Fact, text: str) -> str | None:
-        """A string that `text` contains and no document of `fact` may, or None."""
-        # A value can only be where its first word is: in a world of thousands, few are.
-        near = [v for word in set(_WORD.findall(text)) for v in self._by_first_word.get(word, ())]
-        found = [v.text for v in self._withheld_from(fact, near) if _contains(text, v.text)]
-        words = self.world.forbidden_words(fact.template.relation, fact.feature_set)
-        found += [word for word in words if _contains(text, word)]
-        return min(found, default=None)
-
-    def _withheld_from(self, fact: Fact, values: Iterable[_Value]) -> Iterator[_Value]:
-        relation = self.world.relations[fact.template.relation]
-        told = [fact.feature_set.fields[f] for f in (relation.subject, relation.object)]
-        told += [fact.feature_set.fields[f] for f in relation.colour]
-        withheld = set(self.world.withheld(fact.template.relation))
-        own = fact.feature_set.id
-        for value in values:
-            # "York" cannot be forbidden where the document is about "New York".
-            if (value.owner != own or value.field in withheld) and not any(
-                value.text in allowed for allowed in told
-            ):
-                yield value
+        return self._withholding.forbidden(fact)
 
     def _document(self, fact: Fact, n: int, taken: set[str]) -> SyntheticDocument:
         told = self._told[fact.template.relation]
@@ -158,7 +120,7 @@ class OfflineWriter:
                 both_orders=self.is_reversed(n),
             )
             text = composition.text()
-            found = self.revealed(fact, text)
+            found = self._withholding.revealed(fact, text)
             stated = values["subject"] in text and values["object"] in text
             fits = len(text.split()) <= PLANS[self.length].hard_limit
             if stated and fits and found is None and text not in taken:
@@ -241,19 +203,6 @@ def _material(
     )
 
 
-def _values(worlds: Sequence[World]) -> Iterator[_Value]:
-    """The telling strings of every field of every entity, without articles."""
-    for world in worlds:
-        for features in (
-            world.feature_set(key) for group in world.groups.values() for key in group
-        ):
-            for field, field_type in world.fields.items():
-                for hole in (world.hole(field, f) for f in FORMATS[field_type]):
-                    text = features.fields.get(hole, "").removeprefix("the ")
-                    if _WORD.search(text):
-                        yield _Value(features.id, field, text)
-
-
 def _names_outside(worlds: Sequence[World], names: Names) -> Names:
     """The names that no entity of the worlds bears."""
     taken = {word for world in worlds for word in _words(world)}
@@ -266,8 +215,3 @@ def _words(world: World) -> Iterator[str]:
     for fields in itertools.chain.from_iterable(g.values() for g in world.groups.values()):
         for value in fields.values():
             yield from value.casefold().split()
-
-
-def _contains(text: str, words: str) -> bool:
-    # Most texts do not hold the letters at all: the slow question is asked of the rest.
-    return words in text and re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
