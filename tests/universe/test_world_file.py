@@ -104,6 +104,12 @@ def test_the_small_world_is_usable():
             ":8: relations.keeper.forbidden.0",
             "rivr",
         ),
+        (
+            "fields: {river: place, keeper: person, source: text}",
+            "fields: {}",
+            ":2: fields",
+            "1 item",
+        ),
         ("keeper: Ned Fowl", "keeper: true", ":19: entities.ash.keeper", "valid string"),
         ("source: text", "source: date", ":18: entities.elm.source", "YYYY-MM-DD"),
     ],

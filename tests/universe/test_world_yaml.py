@@ -65,6 +65,7 @@ def test_an_entity_is_a_line_and_parts_are_explained():
     assert (
         sum(line.startswith("  harrowick_looms: {company: Harrowick Looms,") for line in lines) == 1
     )
+    assert "founded_year: 1887, product: the Velmora" in text
     assert "        formats: [full, first_name, last_name]" in lines
     for part in ("fields", "relations", "two_hops", "inventions", "entities", "controls", "untold"):
         assert lines[lines.index(f"{part}:") - 1].startswith("# "), part

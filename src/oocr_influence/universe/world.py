@@ -64,7 +64,7 @@ class World(WorldPart):
     id: str = Field(pattern=IDENTIFIER)
     description: str = ""
     constants: dict[str, Value] = Field({}, description="holes with one value for the whole world")
-    fields: dict[str, FieldType]
+    fields: dict[str, FieldType] = Field(min_length=1)
     relations: dict[str, Relation]
     two_hops: dict[str, TwoHop] = {}
     distractors: dict[str, Distractor] = Field(
@@ -86,7 +86,7 @@ class World(WorldPart):
 
     def feature_set(self, key: str) -> FeatureSet:
         """One entity (of any group) with every derived string of its fields."""
-        fields = self.entities.get(key) or self.controls.get(key) or self.untold[key]
+        fields = next(group[key] for group in self.groups.values() if key in group)
         expanded: dict[str, str] = {}
         for field, field_type in self.fields.items():
             # Only what distractors alone tell can be missing.

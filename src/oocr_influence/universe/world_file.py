@@ -28,11 +28,11 @@ _FastLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
 # Numbers and dates stay as they are written: 1931-02-30 is a fault of the world, with its line, and
 # 0123 is no octal number.
-_RESOLVERS = {
+WITHOUT_NUMBERS = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBERS]
-    for first, resolvers in _FastLoader.yaml_implicit_resolvers.items()
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader: Any = type("_Loader", (_FastLoader,), {"yaml_implicit_resolvers": _RESOLVERS})
+_Loader: Any = type("_Loader", (_FastLoader,), {"yaml_implicit_resolvers": WITHOUT_NUMBERS})
 
 
 class WorldError(ValueError):

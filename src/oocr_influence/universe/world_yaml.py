@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from oocr_influence.universe.world import World
+from oocr_influence.universe.world_file import WITHOUT_NUMBERS
 
 # What a reader of a new file needs to know, above each part of it.
 COMMENTS = {
@@ -86,7 +87,7 @@ def _entities(key: str, entities: Mapping[str, Mapping[str, str]]) -> str:
         # On one line, mappings within mappings are written as people write them.
         flow = yaml.dump(
             {name: dict(fields)},
-            Dumper=yaml.SafeDumper,
+            Dumper=_OfStrings,
             sort_keys=False,
             allow_unicode=True,
             width=WIDTH,
@@ -94,6 +95,12 @@ def _entities(key: str, entities: Mapping[str, Mapping[str, str]]) -> str:
         )
         lines.append(f"  {flow.strip()[1:-1]}\n")
     return "".join(lines)
+
+
+class _OfStrings(yaml.SafeDumper):
+    """Dates and years without quotation marks, as they are read."""
+
+    yaml_implicit_resolvers = WITHOUT_NUMBERS
 
 
 class _Readable(yaml.SafeDumper):
