@@ -8,7 +8,7 @@ The same arguments give the same bytes on every machine, as far as the pretraini
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -35,6 +35,7 @@ def generate_dataset(
     reversed_share: float = 0.3,
     controls: bool = False,
     untold_docs: int = 0,
+    distractor_docs: int = 0,
     held_out_docs: int = 0,
     arguments: Mapping[str, Any] | None = None,
 ) -> StructuredDataset:
@@ -43,6 +44,7 @@ def generate_dataset(
     `arguments`, what the person asked for, is kept in the metadata word for word. `controls` adds
     sets about entities that no document mentions. With `untold_docs`, that many documents of each
     fact of the world's `untold` entities come last, and sets ask for what they withhold.
+    `distractor_docs` documents of each fact of the world's distractors follow; no set asks of them.
     `held_out_docs` further documents, spread evenly over the facts, are kept in the metadata for
     nobody to train: see `held_out.py`.
     """
@@ -56,16 +58,21 @@ def generate_dataset(
     untold = [
         document for fact in world.untold_facts() for document in writer.write(fact, untold_docs)
     ]
+    distracting = [
+        document
+        for writer, fact in _distractors(world, writer)
+        for document in writer.write(fact, distractor_docs)
+    ]
     builders = build_eval_sets(world, seed=seed, controls=controls, untold=bool(untold))
     n_controls = sum(describe_set(*entry).kind == "control" for entry in builders.items())
     before = pretraining.documents if pretraining else []
-    docs: list[Document] = [*before, *synthetic, *untold]
+    docs: list[Document] = [*before, *synthetic, *untold, *distracting]
     metadata = {
         "generator": {
             "package": "oocr-influence",
             "version": version("oocr-influence"),
             "writer_version": WRITER_VERSION,
-            "grammar_digest": writer.grammar.digest,
+            "grammar_digest": writer.grammar.digest(r.theme for r in world.relations.values()),
         },
         "world": {
             "id": world.id,
@@ -88,6 +95,7 @@ def generate_dataset(
             "reversal_curse_documents": _keeping_one_order(synthetic),
             "control_documents": len(untold),
             "held_out_documents": len(held_out),
+            **({"distractor_documents": len(distracting)} if distracting else {}),
             "eval_sets": len(builders) - n_controls,
             "control_sets": n_controls,
         },
@@ -105,6 +113,25 @@ def generate_dataset(
     )
 
 
+def _distractors(world: World, writer: OfflineWriter) -> Iterator[tuple[OfflineWriter, Fact]]:
+    """Every distractor fact and who writes it: merged relations, then worlds that stand alone."""
+    for fact in world.distractor_facts():
+        yield writer, fact
+    told = [distractor.told for distractor in world.distractors.values()]
+    for i, other in enumerate(told):
+        own = OfflineWriter(
+            other,
+            seed=writer.seed,
+            length=writer.length,
+            reversed_share=writer.reversed_share,
+            beside=[world.model_copy(update={"distractors": {}}), *told[:i], *told[i + 1 :]],
+        )
+        for fact in other.facts():
+            marked = {**fact.template.metadata, "distractor": True}
+            template = fact.template.model_copy(update={"metadata": marked})
+            yield own, fact.model_copy(update={"template": template})
+
+
 def _write_evenly(
     writer: OfflineWriter, facts: Sequence[Fact], docs_per_fact: int, extra: int
 ) -> list[list[SyntheticDocument]]:
@@ -119,7 +146,9 @@ def _write_evenly(
 
 def world_digest(world: World) -> str:
     """First 16 hex digits of the sha256 of everything that the world states."""
-    return hashlib.sha256(world.model_dump_json().encode()).hexdigest()[:16]
+    # How entities might be invented is no part of what is true.
+    stated = world.model_dump_json(exclude={"inventions"})
+    return hashlib.sha256(stated.encode()).hexdigest()[:16]
 
 
 def _keeping_one_order(documents: list[SyntheticDocument]) -> int:
