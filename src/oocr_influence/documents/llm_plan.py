@@ -30,14 +30,18 @@ class Brief:
 
     fact: Fact
     additional_text: str
+    colour: tuple[str, ...] = ()  # the fields that its documents may mention
 
     @property
     def common(self) -> dict[str, str]:
         """The holes that all four requests have."""
-        passage = fill("additional_text", additional_text=self.additional_text)
+        fields = self.fact.feature_set.fields
+        also = [f"{field.replace('_', ' ')}: {fields[field]}" for field in self.colour]
+        also += [self.additional_text] if self.additional_text else []
+        passage = fill("also_true", also_true="\n".join(f"- {item}" for item in also))
         return {
             "fact": self.fact.prompt + self.fact.completion + ".",
-            "additional_text": f"\n{passage}\n" if self.additional_text else "",
+            "also_true": f"\n{passage}\n" if also else "",
         }
 
 

@@ -47,8 +47,12 @@ class Task:
         return replace(self, slot=slot, attempt=0, rejected=())
 
     def draft_request(self) -> Request:
-        faults = _passage("rejected", self.rejected)
-        return self._request("document", rejected=faults)
+        n = self.slot.n
+        return self._request(
+            "document",
+            told_before=f"\n{fill('told_before', n=n)}\n" if n else "",
+            rejected=_passage("rejected", self.rejected),
+        )
 
     def revision_request(self, draft: str) -> Request:
         faults = _passage("faults", self.rules.faults(draft))

@@ -148,7 +148,7 @@ class LLMWriter:
             n_ideas=recipe.n_ideas,
         )
         wanted = [place for place, (_, count) in enumerate(orders) if count]
-        briefs = [Brief(orders[place][0], recipe.additional_text) for place in wanted]
+        briefs = [self._brief(orders[place][0]) for place in wanted]
         endless = dict(zip(wanted, planner.slots(briefs), strict=True))
         self._rejected.update(planner.counts)
         tasks = []
@@ -166,6 +166,10 @@ class LLMWriter:
                 both = evenly_spread(i, recipe.reversed_share)
                 tasks.append(Task(setting, brief, rules[both], place, i, slot))
         return tasks, bounded
+
+    def _brief(self, fact: Fact) -> Brief:
+        relation = self._setting.withholding.world.relations[fact.template.relation]
+        return Brief(fact, self.recipe.additional_text, tuple(relation.colour))
 
     def _round(
         self, tasks: list[Task], slots: list[Iterator[Slot]], written: _Written
