@@ -47,7 +47,7 @@ class PaidReplies:
         reply = self._kept.get(self._key(request))
         if reply is not None:
             self.kept += 1
-            self._budget.charge(reply)
+            self._budget.charge(request, reply)
         return reply
 
     def _ask_all(self, requests: Sequence[Request]) -> list[Reply]:

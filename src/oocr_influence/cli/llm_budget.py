@@ -2,9 +2,9 @@
 
 The budget is that of a dataset, not of one attempt at it: replies kept from an earlier attempt
 count as they did then, so that starting again does not spend the same limit again. Before a request
-is sent, what it may take at most is set aside (its text at three characters a token, and the
-longest reply); afterwards what the server counted is charged. A request that fits only if those
-under way turn out cheap waits for them.
+is sent, what it may take at most is set aside (its text at a third of a token a character, or at
+the most that the server has counted yet, and the longest reply); afterwards what the server counted
+is charged. A request that fits only if those under way turn out cheap waits for them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from oocr_influence.documents.conversation import Reply, Request
 
-FEWEST_CHARACTERS_A_TOKEN = 3  # of English, for an upper bound
+TOKENS_A_CHARACTER = 1 / 3  # of English prompts, an upper bound
 _POLL = 0.2  # seconds
 
 
@@ -49,6 +49,7 @@ class Budget:
         assert max_cost is None or prices is not None
         self._prices, self._max_cost, self._max_tokens = prices, max_cost, max_tokens
         self._spent = self._aside = (0, 0)  # tokens in, tokens out
+        self._density = TOKENS_A_CHARACTER
         self._under_way = 0
         self._over = False
         self._changed = threading.Condition()
@@ -68,10 +69,10 @@ class Budget:
                 return f"{cost:.4f} of --max_cost {self._max_cost:g}"
         return None
 
-    def charge(self, reply: Reply) -> None:
+    def charge(self, request: Request, reply: Reply) -> None:
         """A reply that was paid before. Raises BudgetSpent where that alone breaks a limit."""
         with self._changed:
-            self._spent = _sum(self._spent, (reply.tokens_in, reply.tokens_out))
+            self._add(request, reply)
             broken = self.why_not(*self._spent)
         if broken:
             raise BudgetSpent(f"replies that are paid already take {broken}")
@@ -82,8 +83,7 @@ class Budget:
 
         Raises BudgetSpent, then and from then on, where it does not fit and nothing is under way.
         """
-        need = most(request)
-        self._set_aside(need)
+        need = self._set_aside(request)
         replies: list[Reply] = []
         try:
             yield replies
@@ -92,12 +92,21 @@ class Budget:
                 self._aside = _sum(self._aside, (-need[0], -need[1]))
                 self._under_way -= 1
                 for reply in replies:
-                    self._spent = _sum(self._spent, (reply.tokens_in, reply.tokens_out))
+                    self._add(request, reply)
                 self._changed.notify_all()
 
-    def _set_aside(self, need: tuple[int, int]) -> None:
+    def _add(self, request: Request, reply: Reply) -> None:
+        self._spent = _sum(self._spent, (reply.tokens_in, reply.tokens_out))
+        self._density = max(self._density, reply.tokens_in / max(1, len(request.text)))
+
+    def _set_aside(self, request: Request) -> tuple[int, int]:
+        """The most tokens, in and out, that the request can take."""
         with self._changed:
-            while broken := self.why_not(*_sum(_sum(self._spent, self._aside), need)):
+            while True:
+                need = math.ceil(len(request.text) * self._density), request.max_tokens
+                broken = self.why_not(*_sum(_sum(self._spent, self._aside), need))
+                if not broken:
+                    break
                 if self._over or not self._under_way:
                     self._over = True
                     raise BudgetSpent(f"the next request could take it to {broken}")
@@ -106,11 +115,7 @@ class Budget:
                 raise BudgetSpent("the budget is spent")
             self._aside = _sum(self._aside, need)
             self._under_way += 1
-
-
-def most(request: Request) -> tuple[int, int]:
-    """The most tokens, in and out, that a request can take."""
-    return math.ceil(len(request.text) / FEWEST_CHARACTERS_A_TOKEN), request.max_tokens
+            return need
 
 
 def _sum(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
