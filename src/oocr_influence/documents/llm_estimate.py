@@ -69,7 +69,7 @@ def _samples(world: World, fact: Fact, recipe: Recipe) -> tuple[Request, Request
     brief = Brief(fact, recipe.additional_text)
     rules = FactRules.of(withholding, fact, both_orders=False, words=words)
     slot = Slot("x" * 40, "x" * 200, 0)
-    task = Task(Setting(withholding, 0, words, recipe.max_tokens), brief, rules, 0, 0, slot)
+    task = Task(Setting(0, words, recipe.max_tokens), brief, rules, 0, 0, slot)
     return (
         list_request(brief, None, recipe.n_types, seed=0),
         list_request(brief, slot.doc_type, recipe.n_ideas, seed=0),

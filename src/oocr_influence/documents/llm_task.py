@@ -9,14 +9,12 @@ from oocr_influence.documents.document import DocumentSpec, SyntheticDocument, d
 from oocr_influence.documents.llm_plan import Brief, Slot
 from oocr_influence.documents.prompts import fill
 from oocr_influence.documents.told import FactRules, Fault
-from oocr_influence.documents.withholding import Withholding
 
 
 @dataclass(frozen=True)
 class Setting:
     """What all documents of a dataset have in common."""
 
-    withholding: Withholding
     seed: int
     words: int
     max_tokens: int
@@ -74,10 +72,10 @@ class Task:
     def _request(self, step: str, **values: str) -> Request:
         rules, slot = self.rules, self.slot
         sides = {"subject": rules.subject, "object": rules.object}
-        own = self.setting.withholding.own(self.brief.fact)
-        withheld = (
-            fill("withheld", values="; ".join(own)) if own else fill("withheld_nothing", **sides)
-        )
+        if rules.withheld:
+            withheld = fill("withheld", values="; ".join(rules.withheld))
+        else:
+            withheld = fill("withheld_nothing", **sides)
         text = fill(
             step,
             **self.brief.common,

@@ -81,8 +81,8 @@ class LLMWriter:
         self.recipe = recipe or Recipe()
         self._source, self._prices = dict(source or {}), prices
         self._complete = complete
+        self._withholding = Withholding(world)
         self._setting = Setting(
-            withholding=Withholding(world),
             seed=seed,
             words=WORDS[self.recipe.length],
             max_tokens=self.recipe.max_tokens,
@@ -158,7 +158,7 @@ class LLMWriter:
             bounded[place] = _bounded(endless[place], count + _reserve(count))
             rules = {
                 both: FactRules.of(
-                    setting.withholding, brief.fact, both_orders=both, words=setting.words
+                    self._withholding, brief.fact, both_orders=both, words=setting.words
                 )
                 for both in (False, True)
             }
@@ -168,7 +168,7 @@ class LLMWriter:
         return tasks, bounded
 
     def _brief(self, fact: Fact) -> Brief:
-        relation = self._setting.withholding.world.relations[fact.template.relation]
+        relation = self._withholding.world.relations[fact.template.relation]
         return Brief(fact, self.recipe.additional_text, tuple(relation.colour))
 
     def _round(

@@ -4,22 +4,26 @@
     seen.find(text)          # an earlier text that is too much like it, or None
     seen.add(text)
 
-Exact, and without comparing all with all. Where two sets have a Jaccard index of at least t, the
-first |x| - ceil(t·|x|) + 1 elements of each in one common order share an element (prefix filtering;
-Chaudhuri, Ganti and Kaushik, 2006, "A Primitive Operator for Similarity Joins in Data Cleaning").
+Exact, and without comparing all with all (prefix filtering; Chaudhuri, Ganti and Kaushik, 2006, "A
+Primitive Operator for Similarity Joins in Data Cleaning"). Two sets with a Jaccard index of at
+least t share at least s = ceil(t·|x|) elements. So their k-th shared element, in one common order,
+is among the first |x| - s + k of each, and texts whose prefixes share fewer than k elements need
+not be compared. With k = 1 a common turn of phrase would have most texts compared.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import numpy as np
 
 THRESHOLD = 0.5
 N = 5  # words
+SHARED = 8  # the k above
 
 
 class NearDuplicates:
@@ -34,8 +38,11 @@ class NearDuplicates:
     def find(self, text: str) -> str | None:
         """The first added text with a Jaccard index of at least the threshold."""
         grams = _grams(text)
-        near = {place for gram in self._prefix(grams) for place in self._places.get(gram, ())}
-        for place in sorted(near):
+        shared = Counter(
+            itertools.chain.from_iterable(self._places.get(g, ()) for g in self._prefix(grams))
+        )
+        fewest = min(SHARED, self._least_overlap(grams))
+        for place in sorted(place for place, n in shared.items() if n >= fewest):
             if _jaccard(grams, self._grams[place]) >= self._threshold:
                 return self._texts[place]
         return None
@@ -47,9 +54,11 @@ class NearDuplicates:
         self._texts.append(text)
         self._grams.append(grams)
 
+    def _least_overlap(self, grams: np.ndarray) -> int:
+        return math.ceil(self._threshold * len(grams) - 1e-9)  # 0.7 · 10 is a little above 7
+
     def _prefix(self, grams: np.ndarray) -> list[int]:
-        size = len(grams)
-        prefix: list[int] = grams[: size - math.ceil(self._threshold * size) + 1].tolist()
+        prefix: list[int] = grams[: len(grams) - self._least_overlap(grams) + SHARED].tolist()
         return prefix
 
 

@@ -72,6 +72,7 @@ class FactRules:
     object: str
     forms: dict[str, tuple[Role, bool]]  # what may be read as a mention -> role, whether in full
     forbidden: tuple[str, ...]
+    withheld: tuple[str, ...]  # those of the forbidden that are true of the fact's own entity
     both_orders: bool
     words: int
 
@@ -87,6 +88,7 @@ class FactRules:
             object=fields[relation.object],
             forms=_forms(world, fact),
             forbidden=tuple(withholding.forbidden(fact)),
+            withheld=tuple(withholding.own(fact)),
             both_orders=both_orders,
             words=words,
         )
