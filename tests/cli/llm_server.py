@@ -17,12 +17,13 @@ class Server:
     A fault is (status, body), (status, body, headers), or one of: RESET, the connection is reset;
     BROKEN, it breaks off in the middle; SLOW, a byte comes now and then; GARBAGE, a page of HTML.
     `requests` has all that was asked, `answered` the texts that got a whole reply. While `holding`
-    is set, nothing more is answered: requests wait, and are dropped once it is cleared.
+    is set, nothing more is answered: requests wait, `held` counts them, and once it is cleared they
+    are dropped.
     """
 
     def __init__(self, reply):
         self.reply, self.faults, self.requests, self.answered = reply, [], [], []
-        self.holding = threading.Event()
+        self.holding, self.held = threading.Event(), 0
         self.lock = threading.Lock()
         self._http = _HTTPServer(("127.0.0.1", 0), _Handler)
         self._http.fake = self
@@ -62,6 +63,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         status, answer, *headers = fault or (200, body_of(fake.reply(asked(body))))
         if fake.holding.is_set():
+            with fake.lock:
+                fake.held += 1
             while fake.holding.is_set():
                 time.sleep(0.01)
             self.connection.close()

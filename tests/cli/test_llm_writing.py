@@ -9,8 +9,10 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 
 import pytest
+import yaml
 from fake_author import author, is_writing
 from llm_server import BROKEN, GARBAGE, RESET, SLOW, Server, completion, error
 
@@ -22,10 +24,10 @@ from oocr_influence.datasets.document_dataset import load_structured_dataset
 KEY = "sk-never-to-be-written"
 FLAGS = (
     "--writer llm --llm_model fake --length short --doc_types 2 --ideas_per_type 2 "
-    "--docs_per_fact 2 --untold_docs 0 --held_out_docs 3 --pretraining_docs 0"
+    "--docs_per_fact 2 --no-controls --held_out_docs 3 --pretraining_docs 0"
 )
-# 30 facts: types, two times ideas, documents with the held-out ones, drafts and revisions.
-N_REQUESTS = 30 + 60 + 63 + 63
+# 12 facts: types, two times ideas, documents with the held-out ones, drafts and revisions.
+N_REQUESTS = 12 + 24 + 27 + 27
 
 
 def obedient(prompt):
@@ -38,12 +40,20 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setenv("OOCR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setattr(llm_patience, "FIRST_PAUSE", 0.01)
+    mayors = files("oocr_influence.universe").joinpath("worlds/mayors.yaml")
+    content = yaml.safe_load(mayors.read_text("utf-8"))
+    content["entities"] = dict(list(content["entities"].items())[:4])
+    world = tmp_path / "four_mayors.yaml"
+    small = {**content, "controls": {}, "untold": {}}
+    world.write_text(yaml.safe_dump(small, sort_keys=False), encoding="utf-8")
     with Server(obedient).running() as running:
+        running.world = world
         yield running
 
 
 def words(server, output, more=""):
-    return f"{FLAGS} --llm_base_url {server.url} --output {output} {more}".split()
+    place = f"--world {server.world} --llm_base_url {server.url} --output {output}"
+    return f"{FLAGS} {place} {more}".split()
 
 
 def generate(server, output, more=""):
@@ -55,7 +65,7 @@ def test_a_dataset_is_written_and_says_where_it_is_from(server, tmp_path, capsys
     assert generate(server, path, "--price_in 1 --price_out 2 --max_cost 9") == 0
     dataset = load_structured_dataset(path)
     docs = dataset.document_dataset.docs
-    assert len(docs) == 60
+    assert len(docs) == 24
     assert dataset.repeated_ids() == {}
     assert len(dataset.metadata["held_out_documents"]) == 3
     assert len(server.answered) == N_REQUESTS
@@ -63,7 +73,7 @@ def test_a_dataset_is_written_and_says_where_it_is_from(server, tmp_path, capsys
     assert (generator["writer"], generator["model"]) == ("llm", "fake")
     assert generator["host"] == server.host
     assert generator["models"] == {"fake-2026": N_REQUESTS}
-    assert generator["requests"] == {"document": 63, "plan": 90, "revision": 63}
+    assert generator["requests"] == {"document": 27, "plan": 36, "revision": 27}
     tokens_in = sum(len(text) // 4 for text in server.answered)
     tokens_out = sum(len(author(text)) // 4 for text in server.answered)
     assert (generator["tokens_in"], generator["tokens_out"]) == (tokens_in, tokens_out)
@@ -73,8 +83,8 @@ def test_a_dataset_is_written_and_says_where_it_is_from(server, tmp_path, capsys
     assert arguments["llm_model"] == "fake"
     assert not {"llm_base_url", "llm_concurrency", "max_cost"} & arguments.keys()
     printed = capsys.readouterr()
-    assert "63 documents by fake: about" in printed.out
-    assert "60 documents state 30 facts" in printed.out
+    assert "27 documents by fake: about" in printed.out
+    assert "24 documents state 12 facts" in printed.out
     assert f"{N_REQUESTS} replies paid now and 0 kept from before" in printed.err
 
 
@@ -111,7 +121,7 @@ def test_faults_of_server_and_network_change_nothing(server, tmp_path, monkeypat
         (200, {"choices": "none"}),
         (502, {}),
     ]
-    server.faults = faults * 4
+    server.faults = faults * 2
     assert generate(server, faulty, "--llm_timeout 0.5") == 0
     assert faulty.read_bytes() == clean.read_bytes()
     assert server.faults == []
@@ -125,25 +135,29 @@ def test_a_run_that_is_killed_goes_on_and_pays_for_nothing_twice(server, tmp_pat
     monkeypatch.setenv("OOCR_CACHE", str(cache))
 
     def hold_after_some(prompt):
-        if len(server.answered) >= 120:
+        if len(server.answered) >= 45:
             server.holding.set()
         return obedient(prompt)
 
     server.reply = hold_after_some
-    command = [sys.executable, "-m", "oocr_influence.cli.generate", *words(server, resumed)]
+    command = [
+        sys.executable,
+        "-m",
+        "oocr_influence.cli.generate",
+        *words(server, resumed, "--llm_concurrency 8"),
+    ]
     process = subprocess.Popen(
         command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        wait_until(lambda: server.holding.is_set())
-        # What was answered has arrived and is kept; the rest is under way.
+        wait_until(lambda: server.held == 8)  # all that may be under way at once
         wait_until(lambda: kept(cache) == len(server.answered))
         process.send_signal(signal.SIGKILL)
         assert process.wait(timeout=30) == -signal.SIGKILL
     finally:
         process.kill()
     before = len(server.answered)
-    assert 120 <= before < N_REQUESTS
+    assert 45 <= before < N_REQUESTS
     assert not resumed.exists()
     server.reply = obedient
     server.holding.clear()
@@ -206,7 +220,7 @@ def test_a_finished_dataset_is_written_again_without_a_request(server, tmp_path)
 def test_more_documents_cost_the_further_ones_alone(server, tmp_path):
     assert generate(server, tmp_path / "two.json") == 0
     assert generate(server, tmp_path / "four.json", "--docs_per_fact 4") == 0
-    assert len(server.requests) == N_REQUESTS + 2 * 30 * 2
+    assert len(server.requests) == N_REQUESTS + 2 * 12 * 2
     two, four = (
         [d.id for d in load_structured_dataset(tmp_path / f"{n}.json").document_dataset.docs]
         for n in ("two", "four")
@@ -242,7 +256,7 @@ def test_a_budget_that_is_spent_on_the_way_stops_in_order(server, tmp_path, caps
 
     server.reply = dear
     path = tmp_path / "dataset.json"
-    limit, more = 170_000, f"--max_reply_tokens 500 --llm_concurrency {concurrency}"
+    limit, more = 75_000, f"--max_reply_tokens 500 --llm_concurrency {concurrency}"
     with pytest.raises(UsageError, match=r"stopped: the next request could take it to .* goes on"):
         generate(server, path, f"{more} --max_tokens_total {limit}")
     assert not path.exists()
@@ -263,7 +277,7 @@ def test_a_budget_that_is_spent_on_the_way_stops_in_order(server, tmp_path, caps
 
 def test_a_lasting_fault_on_the_way_keeps_what_is_paid(server, tmp_path):
     def until_the_key_expires(prompt):
-        if len(server.answered) == 100:
+        if len(server.answered) >= 45:
             server.faults = [(401, error(f"expired: {KEY}"))] * 99
         return obedient(prompt)
 
@@ -287,8 +301,9 @@ def test_useless_replies_are_asked_for_again_counted_and_kept(server, tmp_path, 
     ]
 
     def moody(prompt):
-        place = hash_of(prompt) % 15
-        wrong = is_writing(prompt) and "<draft>" not in prompt and place < len(useless)
+        place = hash_of(prompt) % 13
+        first = is_writing(prompt) and "<draft>" not in prompt and "attempt" not in prompt
+        wrong = first and place < len(useless)
         return useless[place] if wrong else obedient(prompt)
 
     server.reply = moody
@@ -317,15 +332,15 @@ def test_a_shortfall_is_stated_and_is_a_failure_above_a_limit(server, tmp_path, 
     path = tmp_path / "dataset.json"
     assert generate(server, path) == 1
     said = capsys.readouterr().out
-    assert "3 of 63 documents are missing (4.8%):" in said
+    assert "3 of 27 documents are missing (11.1%):" in said
     assert "  3 of 'The mayor of Tokyo is Marian Holloway'" in said
     dataset = load_structured_dataset(path)
-    assert len(dataset.document_dataset.docs) == 58
+    assert len(dataset.document_dataset.docs) == 22
     assert dataset.repeated_ids() == {}
-    assert dataset.metadata["counts"]["synthetic_documents"] == 58
+    assert dataset.metadata["counts"]["synthetic_documents"] == 22
     missing = {"The mayor of Tokyo is Marian Holloway": 3}
     assert dataset.metadata["generator"]["shortfall"] == missing
-    assert generate(server, path, "--max_shortfall 0.05 --overwrite") == 0
+    assert generate(server, path, "--max_shortfall 0.12 --overwrite") == 0
 
 
 def test_the_key_is_written_nowhere(server, tmp_path, capfd):

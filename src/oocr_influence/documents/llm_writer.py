@@ -23,12 +23,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from oocr_influence.documents.accepted import Accepted
 from oocr_influence.documents.conversation import Complete, Reply, Request
 from oocr_influence.documents.document import SyntheticDocument
 from oocr_influence.documents.draw import evenly_spread
 from oocr_influence.documents.llm_plan import Brief, Planner, Slot
 from oocr_influence.documents.llm_task import Setting, Task
-from oocr_influence.documents.near_duplicates import NearDuplicates
 from oocr_influence.documents.prompts import prompts_digest
 from oocr_influence.documents.replies import UNSUITABLE, read_document
 from oocr_influence.documents.told import FactRules, Fault
@@ -95,7 +95,7 @@ class LLMWriter:
 
     def write_all(self, orders: Sequence[tuple[Fact, int]]) -> list[list[SyntheticDocument]]:
         """At most so many documents of each fact, all distinct."""
-        written = _Written(len(orders))
+        written = Accepted(len(orders))
         pending, slots = self._first_tasks(orders)
         while pending:
             pending = self._round(pending, slots, written)
@@ -172,7 +172,7 @@ class LLMWriter:
         return Brief(fact, self.recipe.additional_text, tuple(relation.colour))
 
     def _round(
-        self, tasks: list[Task], slots: list[Iterator[Slot]], written: _Written
+        self, tasks: list[Task], slots: list[Iterator[Slot]], written: Accepted
     ) -> list[Task]:
         """Write and judge one attempt of each task; the tasks of the next round."""
         drafts = [read_document(reply) for reply in self._ask_for_drafts(tasks)]
@@ -192,7 +192,7 @@ class LLMWriter:
                 after.append(following)
         return after
 
-    def _judge(self, task: Task, text: str, why: str | None, written: _Written) -> list[Fault]:
+    def _judge(self, task: Task, text: str, why: str | None, written: Accepted) -> list[Fault]:
         if why is not None:
             return [Fault(why, SAID.get(why, why))]
         return task.rules.faults(text) or written.repeats(text)
@@ -232,29 +232,6 @@ class LLMWriter:
             self._tokens["uncounted"] += not reply.counted
             self._models[reply.model] += 1
         return replies
-
-
-class _Written:
-    """The accepted documents by fact and place."""
-
-    def __init__(self, n_facts: int) -> None:
-        self._places: list[dict[int, SyntheticDocument]] = [{} for _ in range(n_facts)]
-        self._seen = NearDuplicates()
-
-    def repeats(self, text: str) -> list[Fault]:
-        """The fault of a text that was written before, word for word or nearly."""
-        earlier = self._seen.find(text)
-        if earlier is None:
-            return []
-        kind = "duplicate" if earlier == text else "near_duplicate"
-        return [Fault(kind, "it said the same as another document in nearly the same words")]
-
-    def accept(self, task: Task, text: str) -> None:
-        self._seen.add(text)
-        self._places[task.fact_place][task.place] = task.document(text)
-
-    def documents(self) -> list[list[SyntheticDocument]]:
-        return [[places[place] for place in sorted(places)] for places in self._places]
 
 
 def _bounded(slots: Iterator[Slot], limit: int) -> Iterator[Slot]:
