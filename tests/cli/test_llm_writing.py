@@ -16,7 +16,7 @@ import yaml
 from fake_author import author, is_writing
 from llm_server import BROKEN, GARBAGE, RESET, SLOW, Server, completion, error
 
-from oocr_influence.cli import llm_patience
+from oocr_influence.cli import llm_asking, llm_patience
 from oocr_influence.cli.arguments import UsageError, parse
 from oocr_influence.cli.generate import GenerateArguments, main
 from oocr_influence.datasets.document_dataset import load_structured_dataset
@@ -226,6 +226,14 @@ def test_more_documents_cost_the_further_ones_alone(server, tmp_path):
         for n in ("two", "four")
     )
     assert set(two) < set(four)
+
+
+def test_a_long_batch_says_where_it_is(server, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(llm_asking, "LONG_BATCH", 20)
+    assert generate(server, tmp_path / "dataset.json") == 0
+    said = capsys.readouterr().err.splitlines()
+    places = [line.split(";")[0] for line in said if line.startswith("document: ") and ";" in line]
+    assert places == [f"document: {n} of 27" for n in (3, 6, 9, 11, 14, 17, 19, 22, 25, 27)]
 
 
 def test_above_the_budget_nothing_is_asked(server, tmp_path):

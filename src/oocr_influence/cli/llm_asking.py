@@ -23,6 +23,8 @@ from oocr_influence.cli.llm_replies import KeptReplies
 from oocr_influence.documents.conversation import Reply, Request
 from oocr_influence.results.digests import json_digest
 
+LONG_BATCH = 100  # requests
+
 
 class PaidReplies:
     """The `Complete` of a command; `paid` and `kept` count its replies."""
@@ -34,6 +36,7 @@ class PaidReplies:
         self._concurrency = concurrency
         self._counting = threading.Lock()
         self.paid = self.kept = 0
+        self._batch = self._left = 0
 
     def __call__(self, requests: Sequence[Request]) -> list[Reply]:
         """Raises UsageError where the model cannot be asked, BudgetSpent where it may not."""
@@ -51,6 +54,7 @@ class PaidReplies:
         return reply
 
     def _ask_all(self, requests: Sequence[Request]) -> list[Reply]:
+        self._batch = self._left = len(requests)
         with ThreadPoolExecutor(self._concurrency) as pool:
             futures = [pool.submit(self._ask, request) for request in requests]
             try:
@@ -73,7 +77,21 @@ class PaidReplies:
             room.append(reply)
         with self._counting:
             self.paid += 1
+            self._say_where_we_are(request.step)
         return reply
+
+    def _say_where_we_are(self, step: str) -> None:
+        """A line at each tenth of a batch that takes long."""
+        self._left -= 1
+        done = self._batch - self._left
+        if self._batch >= LONG_BATCH and done * 10 // self._batch > (done - 1) * 10 // self._batch:
+            tokens_in, tokens_out = self._budget.spent
+            print(
+                f"{step}: {done:,} of {self._batch:,}; {tokens_in:,} tokens in and {tokens_out:,} "
+                "out so far",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _stop(
         self, pool: ThreadPoolExecutor, futures: Sequence[Future[Reply]], *, at_once: bool = True
