@@ -35,6 +35,7 @@ from oocr_influence.documents.pretraining import (
     read_pretraining,
 )
 from oocr_influence.documents.writer import WriterError
+from oocr_influence.universe.invention import InventionError, with_invented
 from oocr_influence.universe.world import World
 from oocr_influence.universe.world_file import WorldError, load_world
 
@@ -43,6 +44,13 @@ class DatasetFlags(CommandArguments):
     """What is told, how often, and what stands beside it."""
 
     world: str = Field("mayors", description="a built-in world, or the path of a world's YAML file")
+    entities: int | None = Field(
+        None,
+        ge=1,
+        description="entities of the world: its own first, then invented ones, with as many "
+        "controls (entities; None: its own)",
+    )
+    entity_seed: int = Field(0, description="seed of the invented entities")
     docs_per_fact: int = Field(100, ge=1, description="documents that state each fact (documents)")
     pretraining_docs: int = Field(
         11000, ge=0, description="pretraining documents, first in the file (documents)"
@@ -83,6 +91,12 @@ class DatasetFlags(CommandArguments):
         description="documents that mention each of the latter entities, last in the file "
         "(documents; None: a tenth of docs_per_fact, at least one; 0: none, and no such sets)",
     )
+    distractor_docs: int | None = Field(
+        None,
+        ge=0,
+        description="documents of each fact of the world's distractors, which no set asks for "
+        "(documents; None: docs_per_fact)",
+    )
     held_out_docs: int = Field(
         64,
         ge=0,
@@ -105,7 +119,7 @@ class GenerateArguments(LLMWriterFlags, DatasetFlags):
 def main(args: GenerateArguments) -> int:
     """Generate, write, say what was written."""
     try:
-        world = load_world(args.world)
+        world = sized_world(args.world, args.entities, args.entity_seed)
         output = args.output or default_output(world.id, args.docs_per_fact, args.pretraining_docs)
         if output.exists() and not args.overwrite:
             raise UsageError(f"{output} exists; --overwrite replaces it, --output writes elsewhere")
@@ -132,12 +146,13 @@ def main(args: GenerateArguments) -> int:
             reversed_share=args.reversed_share,
             controls=args.controls,
             untold_docs=_untold_docs(args),
+            distractor_docs=_distractor_docs(args),
             held_out_docs=args.held_out_docs,
             # Where the file lies is no part of what it is: the same file has the same bytes.
             arguments=args.of_the_dataset(exclude={"output", "overwrite"}),
         )
         dataset, status = _written(assignment, generate)
-    except (WorldError, WriterError, PretrainingTextError) as error:
+    except (WorldError, InventionError, WriterError, PretrainingTextError) as error:
         raise UsageError(str(error)) from None
     save_structured_dataset(dataset, output)
     table = output.with_suffix(".eval_sets.md")
@@ -149,7 +164,13 @@ def main(args: GenerateArguments) -> int:
 def _assignment(args: GenerateArguments, world: World) -> Assignment:
     return Assignment(
         world=world,
-        orders=document_orders(world, args.docs_per_fact, args.held_out_docs, _untold_docs(args)),
+        orders=document_orders(
+            world,
+            docs_per_fact=args.docs_per_fact,
+            held_out_docs=args.held_out_docs,
+            untold_docs=_untold_docs(args),
+            distractor_docs=_distractor_docs(args),
+        ),
         flags=args,
         seed=args.seed,
         length=args.length,
@@ -168,6 +189,28 @@ def _written(
     return dataset, report(writer, assignment)
 
 
+def sized_world(name: str, entities: int | None, seed: int) -> World:
+    """The world, with invented entities up to the number asked for; says what that leaves out.
+
+    Raises WorldError or InventionError.
+    """
+    world = load_world(name)
+    if entities is None:
+        return world
+    if entities < len(world.entities):
+        raise InventionError(
+            f"--entities {entities}: world '{world.id}' has {len(world.entities)} of its own"
+        )
+    sized = with_invented(world, entities=entities, seed=seed)
+    left_out = [hop for hop in world.two_hops if hop not in sized.two_hops]
+    if left_out:
+        print(
+            f"two-hop questions left out, since no document tells what joins their facts for an "
+            f"invented entity: {', '.join(left_out)}"
+        )
+    return sized
+
+
 def default_output(world: str, docs_per_fact: int, pretraining_docs: int) -> Path:
     """The name that the experiments' commands expect."""
     ending = "_w_pretrain" if pretraining_docs else ""
@@ -178,6 +221,10 @@ def _untold_docs(args: GenerateArguments) -> int:
     if not args.controls:
         return 0
     return max(1, args.docs_per_fact // 10) if args.untold_docs is None else args.untold_docs
+
+
+def _distractor_docs(args: GenerateArguments) -> int:
+    return args.docs_per_fact if args.distractor_docs is None else args.distractor_docs
 
 
 def _summary(dataset: StructuredDataset, output: Path, table: Path) -> str:
@@ -191,6 +238,8 @@ def _summary(dataset: StructuredDataset, output: Path, table: Path) -> str:
         f"{counts['held_out_documents']:,} documents held out",
         f"{counts['eval_sets']} eval sets, and {counts['control_sets']} control sets beside them",
     ]
+    if "distractor_documents" in counts:
+        lines.insert(3, f"{counts['distractor_documents']:,} documents of distractors")
     if counts["pretraining_documents"]:
         mean = pretraining["characters"] / counts["pretraining_documents"]
         sources = "; ".join(f"{s['source']}, {s['licence']}" for s in pretraining["sources"])

@@ -14,6 +14,7 @@ from oocr_influence.cli.arguments import USAGE_ERROR, run_command
 # Command -> (its class of arguments, what it does).
 COMMANDS = {
     "generate": ("GenerateArguments", "write a structured dataset of a world's facts"),
+    "world": ("WorldArguments", "check, show or begin a world: entities, facts, questions"),
     "data_modeling": ("DataModelingArgs", "run a sweep over data orders on this machine's GPUs"),
     "train_extractive": ("TrainExtractiveArgs", "run one training run in this process"),
     "evaluate": ("EvaluateArguments", "ask any checkpoints or models any dataset's sets"),

@@ -72,8 +72,8 @@ class Task:
     def _request(self, step: str, **values: str) -> Request:
         rules, slot = self.rules, self.slot
         sides = {"subject": rules.subject, "object": rules.object}
-        if rules.withheld:
-            withheld = fill("withheld", values="; ".join(rules.withheld))
+        if rules.left_out:
+            withheld = fill("withheld", values="; ".join(rules.left_out))
         else:
             withheld = fill("withheld_nothing", **sides)
         text = fill(

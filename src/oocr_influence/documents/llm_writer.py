@@ -32,7 +32,7 @@ from oocr_influence.documents.llm_task import Setting, Task
 from oocr_influence.documents.prompts import prompts_digest
 from oocr_influence.documents.replies import UNSUITABLE, read_document
 from oocr_influence.documents.told import FactRules, Fault
-from oocr_influence.documents.withholding import Withholding
+from oocr_influence.documents.withholding import Withholding, apart
 from oocr_influence.documents.writer import Length
 from oocr_influence.universe.facts import Fact
 from oocr_influence.universe.world import World
@@ -81,7 +81,9 @@ class LLMWriter:
         self.recipe = recipe or Recipe()
         self._source, self._prices = dict(source or {}), prices
         self._complete = complete
-        self._withholding = Withholding(world)
+        self._withholding = {world.id: Withholding(world)}
+        for other, beside in apart(world):
+            self._withholding[other.id] = Withholding(other, beside)
         self._setting = Setting(
             seed=seed,
             words=WORDS[self.recipe.length],
@@ -158,7 +160,10 @@ class LLMWriter:
             bounded[place] = _bounded(endless[place], count + _reserve(count))
             rules = {
                 both: FactRules.of(
-                    self._withholding, brief.fact, both_orders=both, words=setting.words
+                    self._withholding[brief.fact.universe_id],
+                    brief.fact,
+                    both_orders=both,
+                    words=setting.words,
                 )
                 for both in (False, True)
             }
@@ -168,7 +173,8 @@ class LLMWriter:
         return tasks, bounded
 
     def _brief(self, fact: Fact) -> Brief:
-        relation = self._withholding.world.relations[fact.template.relation]
+        world = self._withholding[fact.universe_id].world
+        relation = world.relations[fact.template.relation]
         return Brief(fact, self.recipe.additional_text, tuple(relation.colour))
 
     def _round(

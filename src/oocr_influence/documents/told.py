@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
-from oocr_influence.documents.withholding import Withholding, contains
+from oocr_influence.documents.withholding import Withholding
 from oocr_influence.universe.facts import Fact
 from oocr_influence.universe.fields import FORMATS
 from oocr_influence.universe.world import World
@@ -71,8 +71,8 @@ class FactRules:
     subject: str
     object: str
     forms: dict[str, tuple[Role, bool]]  # what may be read as a mention -> role, whether in full
-    forbidden: tuple[str, ...]
-    withheld: tuple[str, ...]  # those of the forbidden that are true of the fact's own entity
+    revealed: Callable[[str], list[str]]  # what a text has that is withheld
+    left_out: tuple[str, ...]  # the same as whoever writes it is told
     both_orders: bool
     words: int
 
@@ -87,8 +87,8 @@ class FactRules:
             subject=fields[relation.subject],
             object=fields[relation.object],
             forms=_forms(world, fact),
-            forbidden=tuple(withholding.forbidden(fact)),
-            withheld=tuple(withholding.own(fact)),
+            revealed=partial(withholding.revealed, fact, capitals=True),
+            left_out=tuple(withholding.in_words(fact)),
             both_orders=both_orders,
             words=words,
         )
@@ -154,11 +154,7 @@ class FactRules:
     def _withheld(self, text: str) -> str | None:
         plain = unicodedata.normalize("NFKC", text).translate(_PLAIN)
         plain = re.sub(r"\s+", " ", plain)
-        found = [
-            value
-            for value in self.forbidden
-            if contains(plain, value) or (len(value) > 3 and contains(plain, value.upper()))
-        ]
+        found = self.revealed(plain)
         return f"it mentioned {', '.join(found[:3])}" if found else None
 
     @staticmethod

@@ -1,48 +1,93 @@
-"""What a document must not contain: the values of a world that its relation withholds.
+"""What a document must not contain: the values of its world that its relation withholds.
 
 Documents of a relation may name its subject, its object and the fields stated as colour. All else
-is withheld: another relation's answer, the far end of a two-hop question, any other entity. Else a
-question that should need two documents, or none, would be answered by one.
+is withheld: another relation's answer, the far end of a two-hop question, any other entity, and the
+words that the relation forbids. Else a question that should need two documents, or none, would be
+answered by one.
 """
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from oocr_influence.universe.facts import Fact
 from oocr_influence.universe.fields import FORMATS
 from oocr_influence.universe.world import World
 
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class _Value:
+    """What a field of an entity says, in one of its formats."""
+
+    owner: str  # the id of the entity's feature set
+    field: str
+    text: str
+
 
 class Withholding:
-    """Answers for one world; the values of all its entities are read once."""
+    """Answers for one world; the values of all entities are read once."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, beside: Sequence[World] = ()) -> None:
+        """`beside`: worlds whose documents lie in the same dataset, so that none names what is
+        theirs; the world's own distractors are among them anyway."""
         self.world = world
-        self._values = _values_by_owner(world)
+        self.worlds = [world, *(d.told for d in world.distractors.values()), *beside]
+        self._by_first_word: dict[str, list[_Value]] = defaultdict(list)
+        for value in _values(self.worlds):
+            self._by_first_word[_WORD.findall(value.text)[0].casefold()].append(value)
 
     def forbidden(self, fact: Fact) -> list[str]:
         """The strings that no document of `fact` may contain."""
+        every = [value for values in self._by_first_word.values() for value in values]
+        return [*(v.text for v in self._withheld_from(fact, every)), *self._words(fact)]
+
+    def revealed(self, fact: Fact, text: str, *, capitals: bool = False) -> list[str]:
+        """The strings that `text` contains and no document of `fact` may; with `capitals` also
+        those that it contains in capitals."""
+        # A value can only be where its first word is: in a world of thousands, few are.
+        words = {word.casefold() for word in _WORD.findall(text)}
+        near = [value for word in words for value in self._by_first_word.get(word, ())]
+        candidates = [*(v.text for v in self._withheld_from(fact, near)), *self._words(fact)]
+        return sorted(
+            {
+                words
+                for words in candidates
+                if contains(text, words)
+                or (capitals and len(words) > 3 and contains(text, words.upper()))
+            }
+        )
+
+    def in_words(self, fact: Fact) -> list[str]:
+        """What a document of `fact` must leave out, as whoever writes it is told."""
+        return self.world.must_not_reveal(fact.template.relation, fact.feature_set)
+
+    def _words(self, fact: Fact) -> list[str]:
+        return self.world.forbidden_words(fact.template.relation, fact.feature_set)
+
+    def _withheld_from(self, fact: Fact, values: Iterable[_Value]) -> Iterator[_Value]:
         relation = self.world.relations[fact.template.relation]
         told = [fact.feature_set.fields[f] for f in (relation.subject, relation.object)]
         told += [fact.feature_set.fields[f] for f in relation.colour]
         withheld = set(self.world.withheld(fact.template.relation))
         own = fact.feature_set.id
-        return [
-            value
-            for (owner, field), values in self._values.items()
-            if owner != own or field in withheld
-            for value in values
+        for value in values:
             # "York" cannot be forbidden where the document is about "New York".
-            if not any(value in allowed for allowed in told)
-        ]
+            if (value.owner != own or value.field in withheld) and not any(
+                value.text in allowed for allowed in told
+            ):
+                yield value
 
-    def own(self, fact: Fact) -> list[str]:
-        """The withheld values of the fact's own entity, each in its plain format."""
-        fields = self.world.withheld(fact.template.relation)
-        forbidden = set(self.forbidden(fact))
-        plain = [self._values[fact.feature_set.id, field][0] for field in fields]
-        return [value for value in dict.fromkeys(plain) if value in forbidden]
+
+def apart(world: World) -> list[tuple[World, list[World]]]:
+    """The distractors that stand alone, each with the worlds beside it."""
+    told = [distractor.told for distractor in world.distractors.values()]
+    main = world.model_copy(update={"distractors": {}})
+    return [(other, [main, *told[:i], *told[i + 1 :]]) for i, other in enumerate(told)]
 
 
 def contains(text: str, words: str) -> bool:
@@ -51,11 +96,14 @@ def contains(text: str, words: str) -> bool:
     return words in text and re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
 
 
-def _values_by_owner(world: World) -> dict[tuple[str, str], list[str]]:
-    """The telling strings of each entity's fields, without articles, by (entity id, field)."""
-    values: dict[tuple[str, str], list[str]] = {}
-    for features in map(world.feature_set, (*world.entities, *world.controls, *world.untold)):
-        for field, field_type in world.fields.items():
-            holes = [world.hole(field, f) for f in FORMATS[field_type]]
-            values[features.id, field] = [features.fields[h].removeprefix("the ") for h in holes]
-    return values
+def _values(worlds: Sequence[World]) -> Iterator[_Value]:
+    """The telling strings of every field of every entity, without articles."""
+    for world in worlds:
+        for features in (
+            world.feature_set(key) for group in world.groups.values() for key in group
+        ):
+            for field, field_type in world.fields.items():
+                for hole in (world.hole(field, f) for f in FORMATS[field_type]):
+                    text = features.fields.get(hole, "").removeprefix("the ")
+                    if _WORD.search(text):
+                        yield _Value(features.id, field, text)
