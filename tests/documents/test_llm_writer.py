@@ -11,6 +11,7 @@ from oocr_influence.documents.conversation import Reply
 from oocr_influence.documents.document import document_id
 from oocr_influence.documents.llm_estimate import estimate
 from oocr_influence.documents.llm_writer import ATTEMPTS, LLMWriter, Recipe
+from oocr_influence.universe.world import Distractor
 from oocr_influence.universe.world_file import load_world
 
 SMALL = {"length": "short", "n_types": 3, "n_ideas": 2}
@@ -349,3 +350,36 @@ def test_the_estimate_is_near_what_a_faultless_model_takes(world):
     assert about["tokens_in"] <= expected.tokens_in <= 1.3 * about["tokens_in"]
     assert 0.7 * about["tokens_out"] <= expected.tokens_out <= 1.5 * about["tokens_out"]
     assert sum(about["requests"].values()) <= expected.requests
+
+
+def test_instructions_and_words_of_a_relation_reach_the_model_and_the_check(world):
+    relation = world.relations["name_mayor"].model_copy(
+        update={"forbidden": ["sushi"], "must_not_reveal": ["how people in {city} eat"]}
+    )
+    careful = world.model_copy(update={"relations": {**world.relations, "name_mayor": relation}})
+
+    def eating(prompt):
+        return f"<content>{document(prompt, Draws(prompt), 'They eat sushi.')}</content>"
+
+    model = Model(disobeying(lambda p: is_writing(p) and "attempt" not in p, eating))
+    writer, (documents, _) = write(careful, model, count=3, revise=False)
+    assert len(documents) == 3
+    assert writer.about()["rejected"] == {"withheld": 3 + 3}
+    assert all("how people in Tokyo eat" in t for t in model.texts("document") if "Tokyo" in t)
+
+
+def test_worlds_told_beside_this_one_are_written_and_name_nothing_of_each_other(world):
+    other = load_world("death_dates")
+    both = world.model_copy(update={"distractors": {"deaths": Distractor(world=other)}})
+    own, theirs = world.facts()[0], other.facts()[0]
+    stranger = other.feature_sets[3].fields[other.relations["death_date"].subject]
+
+    def straying(prompt):
+        return f"<content>{document(prompt, Draws(prompt), f'So says {stranger}.')}</content>"
+
+    model = Model(disobeying(lambda p: is_writing(p) and "attempt" not in p, straying))
+    writer = LLMWriter(both, model, seed=0, recipe=Recipe(**SMALL, revise=False))
+    written = writer.write_all([(own, 2), (theirs, 2)])
+    assert [len(documents) for documents in written] == [2, 2]
+    assert writer.about()["rejected"] == {"withheld": 4}
+    assert all(theirs.feature_set.fields["name"] in d.completion for d in written[1])
