@@ -47,7 +47,8 @@ class Reply:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Reply:
-        return cls(**{name: value[name] for name in cls.__dataclass_fields__})
+        """What `dataclasses.asdict` gave, by this version or another."""
+        return cls(**{name: value[name] for name in cls.__dataclass_fields__ if name in value})
 
 
 Complete = Callable[[Sequence[Request]], Sequence[Reply]]
