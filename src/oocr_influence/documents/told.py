@@ -87,8 +87,8 @@ class FactRules:
             subject=fields[relation.subject],
             object=fields[relation.object],
             forms=_forms(world, fact),
-            revealed=partial(withholding.revealed, fact, capitals=True),
-            left_out=tuple(withholding.in_words(fact)),
+            revealed=partial(withholding.all_revealed, fact, capitals=True),
+            left_out=tuple(world.must_not_reveal(fact.template.relation, fact.feature_set)),
             both_orders=both_orders,
             words=words,
         )

@@ -1,9 +1,9 @@
-"""What a document must not contain: the values of its world that its relation withholds.
+"""What a document must not contain: the values of a world that its relation withholds.
 
 Documents of a relation may name its subject, its object and the fields stated as colour. All else
-is withheld: another relation's answer, the far end of a two-hop question, any other entity, and the
-words that the relation forbids. Else a question that should need two documents, or none, would be
-answered by one.
+is withheld: another relation's answer, the far end of a two-hop question, any other entity, what a
+world beside this one tells of, and the words that the relation forbids. Else a question that should
+need two documents, or none, would be answered by one.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ class _Value:
 
 
 class Withholding:
-    """Answers for one world; the values of all entities are read once."""
+    """Answers for one world; the values of all its entities are read once.
+
+    `beside`: worlds whose documents lie in the same dataset, whose values are all withheld; the
+    world's own distractors are among them anyway.
+    """
 
     def __init__(self, world: World, beside: Sequence[World] = ()) -> None:
-        """`beside`: worlds whose documents lie in the same dataset, so that none names what is
-        theirs; the world's own distractors are among them anyway."""
         self.world = world
         self.worlds = [world, *(d.told for d in world.distractors.values()), *beside]
         self._by_first_word: dict[str, list[_Value]] = defaultdict(list)
@@ -44,29 +46,35 @@ class Withholding:
     def forbidden(self, fact: Fact) -> list[str]:
         """The strings that no document of `fact` may contain."""
         every = [value for values in self._by_first_word.values() for value in values]
-        return [*(v.text for v in self._withheld_from(fact, every)), *self._words(fact)]
+        values = [value.text for value in self._withheld_from(fact, every)]
+        return [*values, *self._own_words(fact)]
 
-    def revealed(self, fact: Fact, text: str, *, capitals: bool = False) -> list[str]:
-        """The strings that `text` contains and no document of `fact` may; with `capitals` also
-        those that it contains in capitals."""
-        # A value can only be where its first word is: in a world of thousands, few are.
+    def revealed(self, fact: Fact, text: str) -> str | None:
+        """A string that `text` contains and no document of `fact` may, or None."""
+        return min(self.all_revealed(fact, text), default=None)
+
+    def all_revealed(self, fact: Fact, text: str, *, capitals: bool = False) -> list[str]:
+        """Every such string, sorted; with `capitals` also those that `text` has in capitals."""
+        # A value can only be where its first word is: of a world of thousands, few are near.
         words = {word.casefold() for word in _WORD.findall(text)}
         near = [value for word in words for value in self._by_first_word.get(word, ())]
-        candidates = [*(v.text for v in self._withheld_from(fact, near)), *self._words(fact)]
+        withheld = {*(v.text for v in self._withheld_from(fact, near)), *self._own_words(fact)}
         return sorted(
-            {
-                words
-                for words in candidates
-                if contains(text, words)
-                or (capitals and len(words) > 3 and contains(text, words.upper()))
-            }
+            words
+            for words in withheld
+            if contains(text, words)
+            or (capitals and len(words) > 3 and contains(text, words.upper()))
         )
 
-    def in_words(self, fact: Fact) -> list[str]:
-        """What a document of `fact` must leave out, as whoever writes it is told."""
-        return self.world.must_not_reveal(fact.template.relation, fact.feature_set)
+    def own(self, fact: Fact) -> list[str]:
+        """The withheld values of the fact's own entity, each in its plain format."""
+        fields = fact.feature_set.fields
+        stated = [fields[f] for f in self.world.withheld(fact.template.relation) if f in fields]
+        plain = [value.removeprefix("the ") for value in stated]
+        forbidden = set(self.forbidden(fact))
+        return [value for value in dict.fromkeys(plain) if value in forbidden]
 
-    def _words(self, fact: Fact) -> list[str]:
+    def _own_words(self, fact: Fact) -> list[str]:
         return self.world.forbidden_words(fact.template.relation, fact.feature_set)
 
     def _withheld_from(self, fact: Fact, values: Iterable[_Value]) -> Iterator[_Value]:

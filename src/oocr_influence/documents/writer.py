@@ -121,10 +121,6 @@ class OfflineWriter:
         """The strings that no document of `fact` may contain."""
         return self._withholding.forbidden(fact)
 
-    def revealed(self, fact: Fact, text: str) -> str | None:
-        """A string that `text` contains and no document of `fact` may, or None."""
-        return next(iter(self._withholding.revealed(fact, text)), None)
-
     def _document(self, fact: Fact, n: int, taken: set[str]) -> SyntheticDocument:
         told = self._told[fact.template.relation]
         kind_name = self._kind(told.theme, fact, n)
@@ -146,7 +142,7 @@ class OfflineWriter:
                 both_orders=self.is_reversed(n),
             )
             text = composition.text()
-            found = self.revealed(fact, text)
+            found = self._withholding.revealed(fact, text)
             stated = values["subject"] in text and values["object"] in text
             fits = len(text.split()) <= PLANS[self.length].hard_limit
             if stated and fits and found is None and text not in taken:
