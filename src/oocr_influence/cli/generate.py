@@ -6,19 +6,27 @@ writes datasets/structured_dataset_mayors_100_w_pretrain.json, and beside it a t
 set asks. Without further flags the pretraining text is the documentation inside Python's standard
 library and, where that is too little, numpy: short texts that every machine has, for
 demonstrations. Name your own with --pretraining_source.
+
+    oocr generate --writer llm --llm_model gpt-4.1-mini --price_in 0.4 --price_out 1.6 --max_cost 20
+
+has a language model write the documents instead, and checks them: docs/llm_writer.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from oocr_influence.cli.arguments import CommandArguments, UsageError, run_command
+from oocr_influence.cli.llm_options import LLMWriterFlags
+from oocr_influence.cli.llm_writing import Assignment, check_cost, llm_writer, report
 from oocr_influence.datasets.document_dataset import StructuredDataset, save_structured_dataset
 from oocr_influence.datasets.eval_sets import eval_set_table
-from oocr_influence.datasets.generate import generate_dataset
+from oocr_influence.datasets.generate import document_orders, generate_dataset
 from oocr_influence.documents.pretraining import (
     AT_HAND,
     MAX_CHARS,
@@ -32,8 +40,8 @@ from oocr_influence.universe.world import World
 from oocr_influence.universe.world_file import WorldError, load_world
 
 
-class GenerateArguments(CommandArguments):
-    """What `oocr generate` is asked for."""
+class DatasetFlags(CommandArguments):
+    """What is told, how often, and what stands beside it."""
 
     world: str = Field("mayors", description="a built-in world, or the path of a world's YAML file")
     entities: int | None = Field(
@@ -104,6 +112,10 @@ class GenerateArguments(CommandArguments):
     overwrite: bool = Field(False, description="replace an existing output file")
 
 
+class GenerateArguments(LLMWriterFlags, DatasetFlags):
+    """What `oocr generate` is asked for."""
+
+
 def main(args: GenerateArguments) -> int:
     """Generate, write, say what was written."""
     try:
@@ -111,6 +123,11 @@ def main(args: GenerateArguments) -> int:
         output = args.output or default_output(world.id, args.docs_per_fact, args.pretraining_docs)
         if output.exists() and not args.overwrite:
             raise UsageError(f"{output} exists; --overwrite replaces it, --output writes elsewhere")
+        assignment = _assignment(args, world)
+        if args.writer == "llm":
+            check_cost(assignment)
+            if args.dry_run:
+                return 0
         text = read_pretraining(
             args.pretraining_source,
             args.pretraining_docs,
@@ -119,7 +136,8 @@ def main(args: GenerateArguments) -> int:
             min_chars=args.min_chars,
             max_chars=args.max_chars,
         )
-        dataset = generate_dataset(
+        generate = partial(
+            generate_dataset,
             world,
             docs_per_fact=args.docs_per_fact,
             seed=args.seed,
@@ -128,20 +146,47 @@ def main(args: GenerateArguments) -> int:
             reversed_share=args.reversed_share,
             controls=args.controls,
             untold_docs=_untold_docs(args),
-            distractor_docs=(
-                args.docs_per_fact if args.distractor_docs is None else args.distractor_docs
-            ),
+            distractor_docs=_distractor_docs(args),
             held_out_docs=args.held_out_docs,
             # Where the file lies is no part of what it is: the same file has the same bytes.
-            arguments=args.model_dump(mode="json", exclude={"output", "overwrite"}),
+            arguments=args.of_the_dataset(exclude={"output", "overwrite"}),
         )
+        dataset, status = _written(assignment, generate)
     except (WorldError, InventionError, WriterError, PretrainingTextError) as error:
         raise UsageError(str(error)) from None
     save_structured_dataset(dataset, output)
     table = output.with_suffix(".eval_sets.md")
     table.write_text(eval_set_table(dataset.eval_dataset_builders), encoding="utf-8")
     print(_summary(dataset, output, table))
-    return 0
+    return status
+
+
+def _assignment(args: GenerateArguments, world: World) -> Assignment:
+    return Assignment(
+        world=world,
+        orders=document_orders(
+            world,
+            docs_per_fact=args.docs_per_fact,
+            held_out_docs=args.held_out_docs,
+            untold_docs=_untold_docs(args),
+            distractor_docs=_distractor_docs(args),
+        ),
+        flags=args,
+        seed=args.seed,
+        length=args.length,
+        reversed_share=args.reversed_share,
+    )
+
+
+def _written(
+    assignment: Assignment, generate: Callable[..., StructuredDataset]
+) -> tuple[StructuredDataset, int]:
+    """The dataset by whoever writes it, and the exit status."""
+    if assignment.flags.writer == "offline":
+        return generate(), 0
+    with llm_writer(assignment) as writer:
+        dataset = generate(writer=writer)
+    return dataset, report(writer, assignment)
 
 
 def sized_world(name: str, entities: int | None, seed: int) -> World:
@@ -176,6 +221,10 @@ def _untold_docs(args: GenerateArguments) -> int:
     if not args.controls:
         return 0
     return max(1, args.docs_per_fact // 10) if args.untold_docs is None else args.untold_docs
+
+
+def _distractor_docs(args: GenerateArguments) -> int:
+    return args.docs_per_fact if args.distractor_docs is None else args.distractor_docs
 
 
 def _summary(dataset: StructuredDataset, output: Path, table: Path) -> str:

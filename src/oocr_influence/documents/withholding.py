@@ -41,7 +41,7 @@ class Withholding:
         self.worlds = [world, *(d.told for d in world.distractors.values()), *beside]
         self._by_first_word: dict[str, list[_Value]] = defaultdict(list)
         for value in _values(self.worlds):
-            self._by_first_word[_WORD.findall(value.text)[0]].append(value)
+            self._by_first_word[_WORD.findall(value.text)[0].casefold()].append(value)
 
     def forbidden(self, fact: Fact) -> list[str]:
         """The strings that no document of `fact` may contain."""
@@ -51,11 +51,20 @@ class Withholding:
 
     def revealed(self, fact: Fact, text: str) -> str | None:
         """A string that `text` contains and no document of `fact` may, or None."""
+        return min(self.all_revealed(fact, text), default=None)
+
+    def all_revealed(self, fact: Fact, text: str, *, capitals: bool = False) -> list[str]:
+        """Every such string, sorted; with `capitals` also those that `text` has in capitals."""
         # A value can only be where its first word is: of a world of thousands, few are near.
-        near = [v for word in set(_WORD.findall(text)) for v in self._by_first_word.get(word, ())]
-        found = [v.text for v in self._withheld_from(fact, near) if contains(text, v.text)]
-        found += [word for word in self._own_words(fact) if contains(text, word)]
-        return min(found, default=None)
+        words = {word.casefold() for word in _WORD.findall(text)}
+        near = [value for word in words for value in self._by_first_word.get(word, ())]
+        withheld = {*(v.text for v in self._withheld_from(fact, near)), *self._own_words(fact)}
+        return sorted(
+            words
+            for words in withheld
+            if contains(text, words)
+            or (capitals and len(words) > 3 and contains(text, words.upper()))
+        )
 
     def own(self, fact: Fact) -> list[str]:
         """The withheld values of the fact's own entity, each in its plain format."""
@@ -80,6 +89,13 @@ class Withholding:
                 value.text in allowed for allowed in told
             ):
                 yield value
+
+
+def apart(world: World) -> list[tuple[World, list[World]]]:
+    """The distractors that stand alone, each with the worlds beside it."""
+    told = [distractor.told for distractor in world.distractors.values()]
+    main = world.model_copy(update={"distractors": {}})
+    return [(other, [main, *told[:i], *told[i + 1 :]]) for i, other in enumerate(told)]
 
 
 def contains(text: str, words: str) -> bool:

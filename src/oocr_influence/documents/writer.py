@@ -21,14 +21,14 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from oocr_influence.documents.cast import Cast
 from oocr_influence.documents.composition import PLANS, Composition, Material
 from oocr_influence.documents.document import DocumentSpec, SyntheticDocument, document_id
-from oocr_influence.documents.draw import Draw
+from oocr_influence.documents.draw import Draw, evenly_spread
 from oocr_influence.documents.grammar import Grammar, Names, Theme, load_grammar
-from oocr_influence.documents.withholding import Withholding
+from oocr_influence.documents.withholding import Withholding, apart
 from oocr_influence.documents.wording import order_of
 from oocr_influence.universe.facts import Fact
 from oocr_influence.universe.fields import FORMATS, plain_format
@@ -55,6 +55,8 @@ class _Told:
 
 class OfflineWriter:
     """Tells the facts of one world."""
+
+    licence = "Apache-2.0"  # every world, name and sentence that ships with the package is our own
 
     def __init__(
         self,
@@ -86,9 +88,29 @@ class OfflineWriter:
             documents.append(document)
         return documents
 
+    def write_all(self, orders: Sequence[tuple[Fact, int]]) -> list[list[SyntheticDocument]]:
+        """The first so many documents of each fact, those of distractors that stand alone too."""
+        writers = {self.world.id: self}
+        for other, beside in apart(self.world):
+            writers[other.id] = OfflineWriter(
+                other,
+                seed=self.seed,
+                length=self.length,
+                reversed_share=self.reversed_share,
+                beside=beside,
+            )
+        return [writers[fact.universe_id].write(fact, count) for fact, count in orders]
+
+    def about(self) -> dict[str, Any]:
+        """What a dataset says of its writer: the same version and grammar write the same texts."""
+        return {
+            "writer_version": WRITER_VERSION,
+            "grammar_digest": self.grammar.digest(r.theme for r in self.world.relations.values()),
+        }
+
     def is_reversed(self, n: int) -> bool:
         """Whether document n of a fact has sentences of both orders: evenly spread over n."""
-        return int((n + 1) * self.reversed_share + 1e-9) > int(n * self.reversed_share + 1e-9)
+        return evenly_spread(n, self.reversed_share)
 
     def statements(self, relation: str) -> tuple[int, int]:
         """How many sentences state a fact of the relation, forward and reversed."""
