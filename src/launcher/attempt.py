@@ -13,26 +13,16 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from launcher.claims import as_state, end, is_open, last_claim, standing, take
 from launcher.jobs import TRY_AGAIN, Job, JobInterrupted, RunningJob
-from launcher.ledger import (
-    EXIT_FILE,
-    STATE_FILE,
-    Record,
-    identity,
-    is_alive,
-    last_lines,
-    read_exit,
-    read_state,
-    seconds_since,
-    utc_now,
-    write_record,
-)
+from launcher.ledger import STATE_FILE, Record, identity, liveness, write_record
+from launcher.processes import end_processes
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -41,7 +31,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 class End:
     """How an attempt ended."""
 
-    status: Literal["ok", "failed", "interrupted"]
+    status: Literal["ok", "failed", "interrupted", "lost", "hung"]
     exit_code: int
     result: Any = None
     error_type: str = ""
@@ -50,68 +40,63 @@ class End:
 
 
 def refusal(job: Job) -> str | None:
-    """Why the job must not be started now, or None."""
-    state = read_state(job.folder)
-    if state is not None and is_alive(state):
-        return f"is being run by process {state['pid']}"
-    return None
+    """Why the job cannot be taken now, or None."""
+    now = standing(job)
+    if now.state != "open":
+        return None
+    claim = last_claim(job.folder) or {}
+    alive = liveness({"status": "running", **claim})
+    where = f"process {claim.get('pid')} on {claim.get('host')}"
+    return f"is being run by {where}" + ("" if alive == "alive" else ", which cannot be asked")
 
 
-def begin(job: Job) -> Record:
-    """Take the job: an earlier failure's record goes, state.json names this attempt and process."""
-    before = read_state(job.folder) or {}
-    # Gone first: a new attempt beside the record of an old one would count as done.
-    (job.folder / EXIT_FILE).unlink(missing_ok=True)
-    number = int(before.get("attempt_number", 0)) + 1
-    started_at = utc_now()
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
-    title = (
-        f"=== attempt {number} of {job.spec.id}, {started_at}, CUDA_VISIBLE_DEVICES={gpus!r} ===\n"
+def give_up(job: Job, claim: Record, why: str) -> Record | None:
+    """End an attempt whose worker is gone; None where it has ended by itself, or will not die.
+
+    What it left running on this machine is killed first, so that its successor is alone.
+    """
+    tokens = [claim["attempt"], *([claim["worker"]] if claim.get("worker") else [])]
+    if end_processes(tokens):
+        return None
+    return end(job, claim, "lost", -signal.SIGKILL, error_message=why, said_by=identity())
+
+
+def settle_if_dead(job: Job) -> None:
+    """Give up the open attempt of a job if the process that took it is known to be dead."""
+    claim = last_claim(job.folder)
+    if claim is None or standing(job).state != "open":
+        return
+    if liveness({"status": "running", **claim}) == "dead":
+        give_up(job, claim, "its process ended without a word")
+
+
+def record_end(job: Job, claim: Record, ended: End) -> bool:
+    """Record how this attempt ended; False, and nothing written, where another has ended it.
+
+    Waits out a full disk: what a job took hours to find is not thrown away for a kilobyte.
+    """
+    while True:
+        try:
+            return _record_end(job, claim, ended)
+        except OSError as error:
+            print(f"cannot record the end of {job.spec.id} ({error}); trying on", file=sys.stderr)
+            time.sleep(2.0)
+
+
+def _record_end(job: Job, claim: Record, ended: End) -> bool:
+    number = -ended.exit_code
+    record = end(
+        job,
+        claim,
+        ended.status,
+        ended.exit_code,
+        result=ended.result,
+        error_type=ended.error_type,
+        error_message=ended.error_message,
+        signal=signal_name(number) if number > 0 else None,
+        stop_requested=ended.stop_requested,
     )
-    with job.log.open("ab") as log:
-        log.write(title.encode())
-        offset = log.tell()
-    state = {
-        "status": "starting",
-        "attempt": uuid.uuid4().hex,
-        "attempt_number": number,
-        **identity(),
-        "worker": os.getpid(),
-        "gpus": gpus,
-        "started_at": started_at,
-        "log_offset": offset,
-        "report": {},
-    }
-    write_record(job.folder / STATE_FILE, state)
-    return state
-
-
-def record_end(job: Job, attempt: Record, end: End) -> bool:
-    """Write how the attempt ended; False, and nothing written, where it no longer owns the job."""
-    state = read_state(job.folder) or {}
-    if state.get("attempt") != attempt["attempt"]:
-        return False
-    write_record(job.folder / STATE_FILE, {**state, "status": end.status, "ended_at": utc_now()})
-    if end.status == "interrupted":
-        return True
-    error = None
-    if end.status == "failed":
-        lines = last_lines(job.log, offset=int(state.get("log_offset", 0)))
-        error = {"type": end.error_type or None, "message": end.error_message, "last_lines": lines}
-    record = {
-        "status": end.status,
-        "exit_code": end.exit_code,
-        "signal": signal_name(-end.exit_code) if end.exit_code < 0 else None,
-        "result": end.result,
-        "error": error,
-        "attempt": state["attempt"],
-        "attempt_number": state["attempt_number"],
-        "started_at": state["started_at"],
-        "ended_at": utc_now(),
-        "seconds": round(seconds_since(state["started_at"]), 3),
-    }
-    write_record(job.folder / EXIT_FILE, record)
-    return True
+    return record is not None
 
 
 def signal_name(number: int) -> str:
@@ -122,27 +107,30 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def run_attempt(job: Job, attempt: Record) -> End:
+def run_attempt(job: Job, claim: Record) -> End:
     """Call the job's function in this process and record how it ended.
 
     Standard output and error already lead to the job's log.
     """
-    state = {**attempt, **identity(), "status": "running"}
-    write_record(job.folder / STATE_FILE, state)
+    state = {**as_state(claim, "running"), **identity()}
+    write_record(job.folder / STATE_FILE, state, durable=False)
     running = RunningJob(job, state)
     with _stop_signals_to(running):
         try:
-            end = _call(running)
+            ended = _call(running)
         finally:
             running.close()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        # Through the file, so that the last report is in what record_end keeps.
-        if running.may_save():
-            write_record(job.folder / STATE_FILE, running.state, durable=False)
+        # Through the file, so that the last report is in what `end` keeps.
+        if is_open(job.folder, claim["attempt_number"]):
+            with contextlib.suppress(OSError):
+                write_record(job.folder / STATE_FILE, running.state, durable=False)
+        asked = ended.stop_requested or running.stop_requested
+        ended = replace(ended, stop_requested=asked)
         # Still deaf to SIGTERM: a function that came to its end is not called interrupted.
-        record_end(job, attempt, end)
-    return replace(end, stop_requested=end.stop_requested or running.stop_requested)
+        record_end(job, claim, ended)
+    return ended
 
 
 def _call(running: RunningJob) -> End:
@@ -150,7 +138,7 @@ def _call(running: RunningJob) -> End:
     try:
         for module in running.spec.preload:
             importlib.import_module(module)
-        result = find_function(running.spec.function)(dict(running.spec.args), running)
+        result = find_function(running.spec.function)(running.args, running)
         _check_result(result)
     except JobInterrupted as stop:
         print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
@@ -237,11 +225,15 @@ class Tee:
         return getattr(self._stream, name)
 
 
-def run_here(job: Job) -> End:
-    """Run a job in this very process, where a breakpoint works; its output goes to its log too."""
-    if why_not := refusal(job):
-        raise RuntimeError(f"{job.folder} {why_not}")
-    attempt = begin(job)
+def run_here(job: Job, **about: Any) -> End:
+    """Run a job in this very process, where a breakpoint works; its output goes to its log too.
+
+    `about` is kept in the claim. Raises RuntimeError where the job cannot be taken.
+    """
+    settle_if_dead(job)
+    claim = take(job, **identity(), worker=None, worker_pid=os.getpid(), **about)
+    if claim is None:
+        raise RuntimeError(f"{job.folder} {refusal(job) or 'is not there to be taken'}")
     before = {key: os.environ.get(key) for key in job.spec.env}
     os.environ.update(job.spec.env)
     try:
@@ -250,7 +242,7 @@ def run_here(job: Job) -> End:
             contextlib.redirect_stdout(Tee(sys.stdout, log)),
             contextlib.redirect_stderr(Tee(sys.stderr, log)),
         ):
-            return run_attempt(job, attempt)
+            return run_attempt(job, claim)
     finally:
         restore_environment(before)
 
@@ -262,9 +254,3 @@ def restore_environment(before: dict[str, str | None]) -> None:
             os.environ.pop(key, None)
         else:
             os.environ[key] = value
-
-
-def done_before(job: Job) -> Record | None:
-    """The exit record of a job that has already ended well."""
-    record = read_exit(job.folder)
-    return record if record is not None and record["status"] == "ok" else None

@@ -1,40 +1,29 @@
-"""Which GPUs are ours, and how they are shared out: one slot a worker.
+"""Which GPUs there are, what else uses them, and the cores that stand in where there are none.
 
 python -c "from launcher.gpus import visible_gpus; print(visible_gpus())"
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pynvml
 
 logger = logging.getLogger("launcher")
 
-# Two threads on a busy core are slower than one, so a CPU slot is one core and one thread.
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+# Two threads on a busy core are slower than one: a job without a GPU has one core, one thread.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
-@dataclass(frozen=True)
-class Slot:
-    """Where one job at a time can run: some GPUs, or one core where `gpus` is empty."""
+NO_GPU = ""  # as CUDA_VISIBLE_DEVICES: hides every GPU; unset, it would show them all
 
-    number: int
-    gpus: tuple[str, ...]
-
-    def environment(self) -> dict[str, str]:
-        """The variables that pin a worker, and all that it starts, to this slot."""
-        if self.gpus:
-            return {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)}
-        # Empty hides every GPU; unset would show them all.
-        return {"CUDA_VISIBLE_DEVICES": "", **_ONE_THREAD}
-
-    def __str__(self) -> str:
-        return f"GPU {','.join(self.gpus)}" if self.gpus else f"CPU slot {self.number}"
+_STRANGERS_BYTES = 2 << 30  # more than a driver keeps for itself on an idle GPU
 
 
 def visible_gpus(environment: Mapping[str, str] | None = None) -> list[str]:
@@ -80,41 +69,101 @@ def _gpus_of_driver() -> list[str]:
 
 def memory_bytes(gpu: str) -> int | None:
     """Memory of a GPU by its name in CUDA_VISIBLE_DEVICES; None if the driver does not say."""
+    with _driver() as there:
+        if not there:
+            return None
+        try:
+            return int(pynvml.nvmlDeviceGetMemoryInfo(_handle(gpu)).total)
+        except pynvml.NVMLError:
+            return None
+
+
+def places(gpus: Sequence[str], each: int = 1) -> dict[str, str]:
+    """Where jobs of `each` GPUs can run: names of locks to names in CUDA_VISIBLE_DEVICES.
+
+    Cores, whose GPU is none, where there are no GPUs, or where `each` is 0. A GPU's lock is named
+    by its UUID if the driver can be asked, so that it is the same one whatever a sweep calls it.
+    """
+    if each < 0:
+        raise ValueError(f"gpus_per_job must be 0 or more, not {each}")
+    if each == 0 or (each == 1 and not gpus):
+        return {f"cpu-{number}": NO_GPU for number in range(available_cpus())}
+    if each > len(gpus):
+        raise ValueError(f"gpus_per_job is {each}, but only {len(gpus)} GPUs are visible")
+    if left := len(gpus) % each:
+        logger.warning("%d of %d GPUs stay idle: gpus_per_job is %d", *(left, len(gpus), each))
+    uuids = _uuids(gpus)
+    return {f"gpu-{uuids.get(gpu, gpu)}": gpu for gpu in gpus}
+
+
+def used_by_strangers(places: Mapping[str, str], own: Collection[int]) -> list[str]:
+    """The locks of those GPUs that processes other than `own` and their children use.
+
+    Read through the driver; in a container, which does not see others' processes, by their memory.
+    """
+    found = []
+    for lock, gpu in places.items():
+        used = _processes_on(gpu) if gpu else None
+        if used is None:
+            continue
+        processes, memory = used
+        strangers = [pid for pid in processes if not _descends_from(pid, own)]
+        if strangers or (not processes and memory > _STRANGERS_BYTES):
+            found.append(lock)
+    return found
+
+
+def _processes_on(gpu: str) -> tuple[list[int], int] | None:
+    """The compute processes on a GPU and its used memory (bytes); None if nobody can say."""
+    with _driver() as there:
+        if not there:
+            return None
+        try:
+            handle = _handle(gpu)
+            processes = [p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+            return processes, int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+        except pynvml.NVMLError:
+            return None
+
+
+def _descends_from(pid: int, own: Collection[int]) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return pid in own or any(parent.pid in own for parent in process.parents())
+    except psutil.Error:
+        return False
+
+
+def _uuids(gpus: Sequence[str]) -> dict[str, str]:
+    with _driver() as there:
+        if not there:
+            return {}
+        found = {}
+        for gpu in gpus:
+            with contextlib.suppress(pynvml.NVMLError):
+                uuid = pynvml.nvmlDeviceGetUUID(_handle(gpu))
+                found[gpu] = uuid.decode() if isinstance(uuid, bytes) else str(uuid)
+        return found
+
+
+def _handle(gpu: str) -> Any:
+    if gpu.isdecimal():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(gpu))
+    return pynvml.nvmlDeviceGetHandleByUUID(gpu)
+
+
+@contextlib.contextmanager
+def _driver() -> Iterator[bool]:
+    """Whether the NVIDIA driver can be asked, for as long as the context lasts."""
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
+    except pynvml.NVMLError:  # no driver, or no library: no GPU
+        yield False
+        return
     try:
-        if gpu.isdecimal():
-            handle = pynvml.nvmlDeviceGetHandleByIndex(int(gpu))
-        else:
-            handle = pynvml.nvmlDeviceGetHandleByUUID(gpu)
-        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
-    except pynvml.NVMLError:
-        return None
+        yield True
     finally:
         pynvml.nvmlShutdown()
-
-
-def slots(gpus: Sequence[str], gpus_per_job: int = 1) -> list[Slot]:
-    """Share `gpus` out, `gpus_per_job` a slot; without any, one slot a core.
-
-    `gpus_per_job=0` asks for CPU slots where there are GPUs too.
-    """
-    if gpus_per_job < 0:
-        raise ValueError(f"gpus_per_job must be 0 or more, not {gpus_per_job}")
-    if gpus_per_job == 0 or (gpus_per_job == 1 and not gpus):
-        return [Slot(number, ()) for number in range(available_cpus())]
-    if gpus_per_job > len(gpus):
-        raise ValueError(f"gpus_per_job is {gpus_per_job}, but only {len(gpus)} GPUs are visible")
-    starts = range(0, len(gpus) - gpus_per_job + 1, gpus_per_job)
-    shared = [Slot(n, tuple(gpus[at : at + gpus_per_job])) for n, at in enumerate(starts)]
-    if left := list(gpus[len(shared) * gpus_per_job :]):
-        logger.warning(
-            "%d of %d GPUs stay idle (%s): gpus_per_job is %d",
-            *(len(left), len(gpus), ", ".join(left), gpus_per_job),
-        )
-    return shared
 
 
 def available_cpus(cgroups: Path = Path("/sys/fs/cgroup"), own: Path | None = None) -> int:

@@ -1,7 +1,7 @@
 """A job as data, and the process that runs it.
 
     python -m launcher.jobs run JOB_FOLDER     run one job here, in the foreground
-    python -m launcher.jobs worker             run the job folders named on stdin, one a line
+    python -m launcher.jobs worker SWEEP       take jobs of a sweep until there are none
 
 A job is a function and its arguments: `module:function` plus JSON, in a folder of its own. The
 function is called as `function(args, job)`, where `job` is a `RunningJob`, and returns something
@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from launcher.claims import ended_attempts, is_open, read_exit, read_state, standing
 from launcher.ledger import (
     LOG_FILE,
     SPEC_FILE,
@@ -27,12 +28,11 @@ from launcher.ledger import (
     Record,
     is_alive,
     liveness,
-    read_exit,
     read_record,
-    read_state,
     utc_now,
     write_record,
 )
+from launcher.retries import TRY_AGAIN, on_exit_faults
 
 __all__ = [
     "TRY_AGAIN",
@@ -47,12 +47,8 @@ __all__ = [
     "read_state",
 ]
 
-TRY_AGAIN = 75  # EX_TEMPFAIL: the exit status of a job that stopped early and can be run again
-
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-_EXIT_STATUS = re.compile(r"-?(0|[1-9]\d{0,2})")
-_ACTION_KEYS = {"retry": bool, "patch": dict, "limit": int}
 _REPORT_INTERVAL = 0.5  # seconds between two writes of state.json
 
 
@@ -75,9 +71,13 @@ class JobSpec:
     preload: Sequence[str] = ()
     """Modules that a worker imports once, for all its jobs; they must leave the GPU alone."""
     on_exit: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Exit status (negative: signal) to {retry: bool, patch: changed arguments, limit: tries}."""
+    """Kind of end to {retry: bool, patch: changed arguments, limit: tries}; see `retries.py`."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Environment variables set before anything is imported."""
+    silence_limit: float | None = None
+    """Seconds without a report after which the job counts as hung and is killed; None: never."""
+    disk_bytes: int = 0
+    """What the job will leave on the disk of its sweep (bytes), reserved until it is done."""
 
     def __post_init__(self) -> None:
         faults = self._faults()
@@ -103,7 +103,9 @@ class JobSpec:
             faults.append("env must map text to text")
         if "CUDA_VISIBLE_DEVICES" in self.env:
             faults.append("env must not set CUDA_VISIBLE_DEVICES: the launcher gives out the GPUs")
-        return faults + _on_exit_faults(self.on_exit)
+        if self.silence_limit is not None and not self.silence_limit > 0:
+            faults.append(f"silence_limit must be above 0 seconds, not {self.silence_limit}")
+        return faults + on_exit_faults(self.on_exit)
 
     def as_record(self) -> Record:
         """The content of spec.json."""
@@ -118,22 +120,6 @@ class JobSpec:
         if missing := sorted({"id", "function"} - set(record)):
             raise ValueError(f"a job's spec lacks {missing}")
         return cls(**record)
-
-
-def _on_exit_faults(on_exit: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    faults = []
-    for status, action in on_exit.items():
-        if not isinstance(status, str) or not _EXIT_STATUS.fullmatch(status):
-            faults.append(f"on_exit: {status!r} is not an exit status as text, such as '75'")
-        if not isinstance(action, Mapping):
-            faults.append(f"on_exit[{status!r}] is not an object")
-            continue
-        for key, value in action.items():
-            if key not in _ACTION_KEYS:
-                faults.append(f"on_exit[{status!r}] has no {key!r}; known: {list(_ACTION_KEYS)}")
-            elif type(value) is not _ACTION_KEYS[key]:
-                faults.append(f"on_exit[{status!r}].{key} is not a {_ACTION_KEYS[key].__name__}")
-    return faults
 
 
 @dataclass(frozen=True)
@@ -165,7 +151,7 @@ class Job:
             return
         if before is not None and is_alive(read_state(self.folder)):
             raise ValueError(f"{self.folder}: a live process runs this job from another spec")
-        done = (read_exit(self.folder) or {}).get("status") == "ok"
+        done = standing(self).state == "done"
         changed = [k for k in ("function", "args") if before and before.get(k) != record[k]]
         if done and changed:
             raise ValueError(f"{self.folder} was finished with another {' and '.join(changed)}")
@@ -211,6 +197,15 @@ class RunningJob:
         return self.job.spec
 
     @property
+    def args(self) -> dict[str, Any]:
+        """The function's arguments, those that an earlier attempt's end changed included."""
+        return {**self.job.spec.args, **self.state.get("patch", {})}
+
+    def has_ended(self, attempt: str) -> bool:
+        """Whether `attempt`, a token, is an earlier attempt of this job, and recorded as ended."""
+        return attempt in ended_attempts(self.folder)
+
+    @property
     def stop_requested(self) -> bool:
         """Whether SIGTERM or SIGUSR1 came: save, then raise `JobInterrupted`."""
         return self._stop.is_set()
@@ -222,16 +217,16 @@ class RunningJob:
     def may_save(self) -> bool:
         """Whether this attempt still owns the job; ask before each save.
 
-        An attempt that was taken for dead and came back finds its successor's token.
+        An attempt that was given up for dead and came back finds its end recorded.
         """
-        state = read_state(self.folder) or {}
-        return bool(state.get("attempt") == self.state["attempt"])
+        return is_open(self.folder, self.state["attempt_number"])
 
     def report(self, values: Mapping[str, Any]) -> None:
         """Say how far the job is; keys given before and not now are kept.
 
-        `completed`, `total` and `message` are what the progress display shows. Cheap enough for
-        every step: state.json is written at most twice a second.
+        `completed`, `total` and `message` are what the progress display shows; `disk_bytes` is what
+        the job has written so far. A report is also the sign of life that `silence_limit` waits
+        for. Cheap enough for every step: state.json is written at most twice a second.
         """
         json.dumps(dict(values))  # what JSON cannot hold is refused here, not at some later write
         with self._lock:
@@ -271,6 +266,6 @@ if __name__ == "__main__":
     import sys
 
     # By its own name: this module runs as __main__, and a job's JobInterrupted is the other one's.
-    from launcher.worker import main
+    from launcher.command_line import main
 
     sys.exit(main())

@@ -1,18 +1,24 @@
-"""The records of one job on disk: who writes them, how they are read back, who is still alive.
+"""The records of a sweep on disk: how they are written and read back, and who is still alive.
 
-A job's folder holds four files, all readable with `cat`:
+A sweep is a folder of jobs, each a folder, all readable with `cat`:
 
-    spec.json    what to run; written before the job starts
-    state.json   what is happening now: status, process, attempt, last report; rewritten as it runs
-    exit.json    how it ended; written last, so a job is done exactly when this file exists
-    log          everything the job printed
+    JOB/spec.json              what to run; written before the job starts
+    JOB/attempts/1.json        attempt 1 was taken: by whom, when, on which GPUs
+    JOB/attempts/1.exit.json   how it ended: the truth about a job (`claims.py`)
+    JOB/state.json             what the last attempt is doing: process, last report
+    JOB/exit.json              how the job ended, for people: a copy of its last exit record
+    JOB/log                    everything the job printed
+    sweep.json                 how the sweep is run: engine, GPUs a job, limits
+    workers/                   who takes its jobs: a record, a heartbeat and the events of each
+    stop.json                  somebody wants it to stop
 
-Every record is written beside its place and renamed, so a reader sees the old one or the new one,
-never a half of either.
+Every record is written beside its place and renamed or linked, so a reader sees a whole one or
+none, on a network file system too; nothing is locked there.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -30,6 +36,7 @@ SPEC_FILE = "spec.json"
 STATE_FILE = "state.json"
 EXIT_FILE = "exit.json"
 LOG_FILE = "log"
+ATTEMPTS = "attempts"
 
 Record = dict[str, Any]
 Liveness = Literal["alive", "dead", "unknown"]
@@ -67,6 +74,46 @@ def write_record(path: Path, record: Mapping[str, Any], *, durable: bool = True)
         _sync_folder(path.parent)
 
 
+def create_record(path: Path, record: Mapping[str, Any]) -> bool:
+    """Put a record at `path` where there is none; of many callers at once exactly one gets True.
+
+    By link(2), which is atomic on NFS too, where its answer can be lost: the count of links tells.
+    Durable. Raises OSError where the file system knows no links, as `check_links` finds out before.
+    """
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    try:
+        with beside.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(beside, path)
+        except OSError as error:
+            if beside.stat().st_nlink != 2:
+                if isinstance(error, FileExistsError):
+                    return False
+                raise
+    finally:
+        beside.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return True
+
+
+def check_links(folder: Path) -> None:
+    """Raise OSError, with the remedy, where `folder` cannot hold a ledger."""
+    probe = folder / f".probe.{uuid.uuid4().hex}"
+    try:
+        create_record(probe, {})
+    except OSError as error:
+        raise OSError(
+            f"{folder} cannot hold the records of a sweep ({error}): its file system needs hard "
+            "links and free space; choose another --output_dir"
+        ) from error
+    finally:
+        probe.unlink(missing_ok=True)
+
+
 def _sync_folder(folder: Path) -> None:
     # The rename itself is durable only once the folder is on the disk.
     descriptor = os.open(folder, os.O_RDONLY)
@@ -89,29 +136,6 @@ def read_record(path: Path) -> Record | None:
     if not isinstance(record, dict):
         raise ValueError(f"{path} holds {type(record).__name__}, not a JSON object")
     return record
-
-
-def read_exit(folder: Path) -> Record | None:
-    """How the job ended, or None while it is not done.
-
-    Keys: status ("ok" or "failed"), exit_code (negative: killed by that signal), signal, result,
-    error ({type, message, last_lines} or None), attempt, attempt_number, started_at, ended_at,
-    seconds.
-    """
-    return read_record(Path(folder) / EXIT_FILE)
-
-
-def read_state(folder: Path) -> Record | None:
-    """What the job is doing, or None where it never started (or a power cut tore the file).
-
-    Keys: status ("starting", "running", "interrupted", "ok", "failed"), attempt (a token, new for
-    each try), attempt_number, pid, host, process_started, worker, gpus, started_at, log_offset,
-    report (what the function last reported), reported_at.
-    """
-    try:
-        return read_record(Path(folder) / STATE_FILE)
-    except ValueError:
-        return None
 
 
 def process_start(pid: int) -> str | None:
@@ -137,9 +161,23 @@ def process_start(pid: int) -> str | None:
 
 
 def identity(pid: int | None = None) -> Record:
-    """The keys of state.json that name a process: pid, host, process_started."""
+    """The keys that name a process: pid, host, pid_namespace, process_started."""
     pid = os.getpid() if pid is None else pid
-    return {"pid": pid, "host": socket.gethostname(), "process_started": process_start(pid)}
+    return {
+        "pid": pid,
+        "host": socket.gethostname(),
+        "pid_namespace": pid_namespace(),
+        "process_started": process_start(pid),
+    }
+
+
+@functools.cache
+def pid_namespace() -> str | None:
+    """What tells containers of one machine apart: a process id means something in one alone."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return None
 
 
 def liveness(state: Record | None) -> Liveness:
@@ -151,10 +189,16 @@ def liveness(state: Record | None) -> Liveness:
         return "dead"
     if state.get("status") not in ("starting", "running"):
         return "dead"
-    if state.get("host") != socket.gethostname():
+    return process_liveness(state)
+
+
+def process_liveness(named: Record) -> Liveness:
+    """Whether the process that `identity` named still runs; "unknown" in another pid namespace."""
+    elsewhere = named.get("pid_namespace", pid_namespace()) != pid_namespace()
+    if named.get("host") != socket.gethostname() or elsewhere:
         return "unknown"
-    started = process_start(state["pid"])
-    return "alive" if started is not None and started == state.get("process_started") else "dead"
+    started = process_start(named["pid"])
+    return "alive" if started is not None and started == named.get("process_started") else "dead"
 
 
 def is_alive(state: Record | None) -> bool:

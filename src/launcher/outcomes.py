@@ -6,8 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from launcher.claims import last_exit
 from launcher.jobs import TRY_AGAIN, Job
-from launcher.ledger import Record, last_lines, read_exit, read_state, seconds_since
+from launcher.ledger import Record
 
 Status = Literal["ok", "failed", "interrupted", "not_started"]
 
@@ -37,7 +38,7 @@ def outcome_from_record(job: Job, record: Record, *, done_before: bool = False) 
     parts = (error.get("type"), error.get("message"))
     return JobOutcome(
         job=job,
-        status=record["status"],
+        status="ok" if record["status"] == "ok" else "failed",
         exit_code=record["exit_code"],
         seconds=record["seconds"],
         last_lines=error.get("last_lines", []),
@@ -47,18 +48,6 @@ def outcome_from_record(job: Job, record: Record, *, done_before: bool = False) 
     )
 
 
-def outcome_of(job: Job, answer: Record) -> JobOutcome:
-    """The outcome of a job that a worker has answered, from the job's own records."""
-    if why := answer.get("refused"):
-        return refused(job, why, answer["exit_code"])
-    if answer["status"] == "interrupted":
-        return interrupted(job)
-    record = read_exit(job.folder)
-    if record is None:
-        return refused(job, "its exit record has vanished", answer["exit_code"])
-    return outcome_from_record(job, record)
-
-
 def refused(job: Job, why: str, exit_code: int = 1) -> JobOutcome:
     """The outcome of a job that could not be started, or whose end could not be recorded."""
     return JobOutcome(job, "failed", exit_code, last_lines=[why], message=why)
@@ -66,13 +55,11 @@ def refused(job: Job, why: str, exit_code: int = 1) -> JobOutcome:
 
 def interrupted(job: Job) -> JobOutcome:
     """The outcome of a job that stopped early and can be run again, unless it made it after all."""
-    record = read_exit(job.folder)
+    record = last_exit(job.folder)
     if record is not None and record["status"] == "ok":
         return outcome_from_record(job, record)
-    state = read_state(job.folder) or {}
-    lines = last_lines(job.log, offset=int(state.get("log_offset", 0)))
-    seconds = seconds_since(state["started_at"]) if "started_at" in state else 0.0
-    return JobOutcome(job, "interrupted", TRY_AGAIN, round(seconds, 3), lines)
+    lines = ((record or {}).get("error") or {}).get("last_lines", [])
+    return JobOutcome(job, "interrupted", TRY_AGAIN, (record or {}).get("seconds", 0.0), lines)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
 
+from launcher.claims import read_state
 from launcher.jobs import Job
-from launcher.ledger import read_state
+from launcher.ledger import Record
 from launcher.outcomes import JobOutcome, duration, how_it_ended
 
 logger = logging.getLogger("launcher")
@@ -179,6 +180,18 @@ class Display:
             text += f" ({how_it_ended(outcome)}); see {outcome.job.log}"
         self.say(text)
         self._draw()
+
+    def waits_again(self, job: Job, ended: Record) -> None:
+        """An attempt is over, and the job will have another."""
+        line = self._lines.pop(job.folder, None)
+        if line is None:
+            return
+        if line.bar is not None and self._bars is not None:
+            self._bars.remove_task(line.bar)
+        why = (ended.get("error") or {}).get("message") or f"exit status {ended['exit_code']}"
+        self.say(
+            f"{job.label}: {ended['status']} ({why.splitlines()[0]}); goes on in a new attempt"
+        )
 
     def update(self) -> None:
         """Read what the running jobs reported, and show it."""

@@ -1,6 +1,6 @@
-"""What every orchestrator shares: the jobs and their slots, how they ended, the signals that stop.
+"""What all that run jobs share: the jobs and the places for them, the signals that stop.
 
-The orchestrators themselves are in local_orchestrator.py and in_process.py.
+Who runs them are the driver (driver.py), by workers, and its twin in one process (in_process.py).
 """
 
 from __future__ import annotations
@@ -11,23 +11,38 @@ import os
 import signal
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
-from launcher.attempt import done_before
-from launcher.gpus import Slot, slots, visible_gpus
+from launcher.gpus import places, visible_gpus
 from launcher.jobs import Job
-from launcher.outcomes import JobOutcome, SweepResult, outcome_from_record
+from launcher.ledger import (
+    Record,
+    identity,
+    process_liveness,
+    read_record,
+    utc_now,
+    write_record,
+)
+from launcher.outcomes import JobOutcome, SweepResult
 from launcher.progress import Display
+
+SWEEP_FILE = "sweep.json"
+Strangers = Literal["wait", "leave", "use"]
 
 logger = logging.getLogger("launcher")
 
 OnFinish = Callable[[JobOutcome], Any]
 
 
+class SweepRunningError(RuntimeError):
+    """Another driver runs this sweep."""
+
+
 class Sweep:
-    """What both orchestrators share: the jobs, their slots, and how they have ended so far."""
+    """What all that run jobs share: the jobs, the places for them, and how they have ended."""
 
     def __init__(
         self,
@@ -39,12 +54,15 @@ class Sweep:
         show_progress: bool = True,
         on_finish: OnFinish | None = None,
         grace: float = 10.0,
+        strangers: Strangers = "wait",
     ) -> None:
         """Check everything before anything starts.
 
         `gpus`: as CUDA_VISIBLE_DEVICES names them; None finds them, [] is the CPU.
+        `max_workers`: jobs at the same time, at most.
         `on_finish`: called in this process with each job's outcome as it comes.
         `grace`: seconds that a job may take to stop.
+        `strangers`: whether GPUs that other processes use are waited for, left alone, or used.
         """
         self.jobs = list(jobs)
         times = Counter(job.folder for job in self.jobs)
@@ -53,20 +71,14 @@ class Sweep:
         if max_workers is not None and max_workers < 1:
             raise ValueError(f"max_workers must be at least 1, not {max_workers}")
         found = visible_gpus() if gpus is None else list(gpus)
-        self.slots: list[Slot] = slots(found, gpus_per_job)[:max_workers]
+        self.places = places(found, gpus_per_job)
+        self.each = max(1, gpus_per_job)
+        self.at_once = min(len(self.places) // self.each, max_workers or len(self.places))
         self.grace = grace
+        self.strangers = strangers
         self._show = show_progress
         self._on_finish = on_finish
         self._outcomes: dict[int, JobOutcome] = {}
-
-    def _queue(self, display: Display) -> deque[int]:
-        """Write every spec; the places in `jobs` of those that have still to run."""
-        for number, job in enumerate(self.jobs):
-            job.write()
-            if record := done_before(job):
-                self._outcomes[number] = outcome_from_record(job, record, done_before=True)
-        display.done_before(len(self._outcomes))
-        return deque(n for n in range(len(self.jobs)) if n not in self._outcomes)
 
     def _finish(self, number: int, outcome: JobOutcome, display: Display) -> None:
         self._outcomes[number] = outcome
@@ -85,8 +97,38 @@ class Sweep:
         return SweepResult(outcomes, interrupted, round(time.monotonic() - began, 3))
 
 
+class SweepRecord:
+    """sweep.json: how a sweep is run, and by which driver while it lives."""
+
+    def __init__(self, path: Path, record: Record) -> None:
+        self._path = path
+        self._record = record
+
+    @classmethod
+    def open(cls, sweep: Path, token: str, described: Record) -> SweepRecord:
+        """Become the driver of a sweep; raises SweepRunningError while another one lives."""
+        path = sweep / SWEEP_FILE
+        before = read_record(path)
+        if before is not None and before.get("ended_at") is None:
+            driver = before["driver"]
+            if process_liveness(driver) == "alive" and driver["pid"] != os.getpid():
+                raise SweepRunningError(
+                    f"{sweep} is being run by process {driver['pid']} on {driver['host']}, since "
+                    f"{before['started_at']}: stop that one first"
+                )
+        record = {**described, "token": token, "driver": identity(), "started_at": utc_now()}
+        opened = cls(path, {**record, "ended_at": None})
+        write_record(path, opened._record)
+        return opened
+
+    def close(self) -> None:
+        """The driver has ended in order."""
+        with contextlib.suppress(OSError):
+            write_record(self._path, {**self._record, "ended_at": utc_now()}, durable=False)
+
+
 class StopSignals:
-    """Counts the signals that ask a sweep to stop, and wakes who waits on `alarm`.
+    """Counts the signals that ask a sweep to stop; they, and ended children, ring the `alarm`.
 
     A context manager; the handlers that stood before come back at its end.
     """
@@ -100,6 +142,7 @@ class StopSignals:
         os.set_blocking(self._bell, False)
         if threading.current_thread() is not threading.main_thread():
             return self  # Python lets only the main thread handle signals
+        self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._ring)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             before = signal.getsignal(number)
             # What the caller ignores stays ignored: that is how nohup keeps a sweep alive.
@@ -110,6 +153,9 @@ class StopSignals:
 
     def _came(self, *_: object) -> None:
         self.count += 1
+        self._ring()
+
+    def _ring(self, *_: object) -> None:
         with contextlib.suppress(BlockingIOError):  # a full pipe has rung often enough
             os.write(self._bell, b"!")
 

@@ -1,20 +1,19 @@
-"""The worker: one process a slot of GPUs that runs one job after another, each in its own child.
+"""The worker: one process that takes jobs of a sweep, each into its own child, until none is left.
 
-    python -m launcher.jobs worker     job folders on stdin, one a line (as JSON text, or plain)
+    python -m launcher.jobs worker SWEEP/workers/TOKEN.json
 
-The worker imports what the jobs want preloaded, once, and forks a child for each job, so that a
-job starts warm while its memory, its crashes and its CUDA context end with it. It answers each job
-with one JSON line on what was its standard output.
+It imports what the jobs want preloaded, once, and forks a child for each job, so that a job starts
+warm while its memory, its crashes and its CUDA context end with it. It takes a job when it has a
+GPU or a core for it, and writes everything to the ledger: nobody has to be there to listen.
 
-Who dies with whom: the worker when its orchestrator does, the child when its worker does.
+Who dies with whom: the worker when its driver does, the child when its worker does.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
+import faulthandler
 import importlib
-import json
 import os
 import select
 import signal
@@ -22,20 +21,13 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import NoReturn
 
-from launcher.attempt import (
-    STOP_SIGNALS,
-    End,
-    begin,
-    done_before,
-    record_end,
-    refusal,
-    run_attempt,
-    run_here,
-    signal_name,
-)
+from launcher.attempt import STOP_SIGNALS, End, record_end, run_attempt, signal_name
+from launcher.claims import is_open, last_exit, take
+from launcher.gpus import NO_GPU, used_by_strangers
+from launcher.host import Host
 from launcher.isolation import (
     become_fresh_process,
     die_with_parent,
@@ -44,141 +36,233 @@ from launcher.isolation import (
     warn_of_what_forks_badly,
 )
 from launcher.jobs import TRY_AGAIN, Job
-from launcher.ledger import Record, read_exit
+from launcher.leases import Claimant, Lease
+from launcher.ledger import STATE_FILE, Record, identity, process_liveness
+from launcher.processes import WORKER_VARIABLE, end_processes
+from launcher.queue import Queue, refuse_foreign
+from launcher.stopping import stop_asked
+from launcher.worker_settings import WorkerFiles, WorkerSettings
+
+LOOK = 1.0  # seconds between two looks at the running jobs and at whether to stop
+ASK = 0.25  # seconds between two tries to get a GPU
+STACK_TIME = 1.0  # seconds that a hung job has to write where it hangs
+STRANGERS_EVERY = 5.0
+
+
+@dataclass
+class Running:
+    """A job in its child."""
+
+    job: Job
+    claim: Record
+    pid: int
+    lease: Lease
+    sign: int = 0
+    """When state.json last changed, by the file's own time."""
+    sign_seen: float = 0.0
+    """When we saw that, by our clock."""
+    deadline: float | None = None
+    """When it is killed, if it has not ended by then."""
+    hung: bool = False
+    asked: bool = False
+
+    def silent_for(self) -> float:
+        """Seconds since its last report, as far as we have seen."""
+        with contextlib.suppress(OSError):
+            stamp = (self.job.folder / STATE_FILE).stat().st_mtime_ns
+            if stamp != self.sign:
+                self.sign, self.sign_seen = stamp, time.monotonic()
+        return time.monotonic() - self.sign_seen
 
 
 class Worker:
-    """Reads job folders, runs each in a child, answers each with one line."""
+    """Takes jobs while it has places for them, and says in the ledger how they ended."""
 
-    def __init__(self, *, answers: int, grace: float, parent: int | None) -> None:
-        self._answers = answers
-        self._grace = grace
-        self._parent = parent
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._files = WorkerFiles(settings)
+        self._running: dict[int, Running] = {}
         self._stopping = False
-        self._input = b""
-        self._ended = False  # no more lines will come
+        self._firm = False
+        self._interrupted = False
+        self._look_at = 0.0
         self._wake, self._alarm = os.pipe()
+        self._strangers: tuple[float, frozenset[str]] = (0.0, frozenset())
+        self._claimant: Claimant | None = None
 
     def serve(self) -> int:
-        """Run jobs until the input ends or SIGTERM comes."""
+        """Run jobs until there are none to take, or SIGTERM comes; the exit status."""
         for end in (self._wake, self._alarm):
             os.set_blocking(end, False)
-        # SIGCHLD and SIGTERM wake the select() below through this pipe.
+        # SIGCHLD and the signals to stop wake the select() below through this pipe.
         signal.set_wakeup_fd(self._alarm, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda *_: self._stop())
-        if self._parent is not None:
-            die_with_parent(self._parent, signal.SIGTERM)
-        while (line := self._next_line()) is not None:
-            self._answer(line, self._run(line))
-        return 0
-
-    def _stop(self) -> None:
-        self._stopping = True
-
-    def _next_line(self) -> str | None:
-        while not self._stopping:
-            line, newline, rest = self._input.partition(b"\n")
-            if newline or (self._ended and line):
-                self._input = rest
-                if line.strip():
-                    return os.fsdecode(line.strip())
-            elif self._ended:
-                return None
-            else:
-                self._listen(None)
-        return None
-
-    def _listen(self, seconds: float | None) -> None:
-        """Wait for input, a signal, or so many seconds."""
-        watched = [self._wake] if self._ended else [self._wake, 0]
-        if self._ended and self._parent is not None:
-            # Where the kernel does not tell of the orchestrator's end, look for it.
-            if os.getppid() != self._parent:
-                self._stop()
-            seconds = 0.5 if seconds is None else min(seconds, 0.5)
-        ready, _, _ = select.select(watched, [], [], seconds)
-        if self._wake in ready:
-            os.read(self._wake, 4096)
-        if 0 in ready:
-            data = os.read(0, 65536)
-            self._input += data
-            self._ended = not data
-
-    def _answer(self, asked: str, answer: Record) -> None:
-        line = json.dumps({"asked": asked, **answer}) + "\n"
-        with contextlib.suppress(BrokenPipeError):  # the orchestrator is gone; the ledger has it
-            os.write(self._answers, line.encode())
-
-    def _run(self, line: str) -> Record:
-        """One job from its folder to its answer; whatever goes wrong is the job's, not ours."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, lambda *_: self._stop())
+        if (driver := self._settings.driver) is not None:
+            die_with_parent(driver["pid"], signal.SIGTERM)
+        os.environ[WORKER_VARIABLE] = self._settings.token
+        self._files.event("started", self._settings.sweeps[0], **identity())
+        self._files.beat()
+        self._queue = Queue(self._settings)
+        if self._settings.places:
+            self._claimant = Claimant(
+                Host(),
+                self._settings.token,
+                names=list(self._settings.places),
+                each=self._settings.each,
+                sweep=self._settings.sweep or self._settings.token,
+                since=self._settings.since or time.time(),
+                folder=str(self._settings.sweeps[0]),
+            )
         try:
-            # A path may hold a newline, so the orchestrator writes it as JSON; a person need not.
-            folder = json.loads(line) if line.startswith('"') else line
-            job = Job.load(Path(folder))
-            if record := done_before(job):
-                return {"status": "ok", "exit_code": 0, "attempt": record["attempt"]}
-            if why_not := refusal(job):
-                return {"status": "failed", "exit_code": 1, "refused": f"{job.folder} {why_not}"}
-            attempt = begin(job)
-            with job.log.open("ab", buffering=0) as log:
-                self._preload(job.spec.preload, log.fileno())
-                if self._stopping:
-                    code = TRY_AGAIN
-                else:
-                    code = self._wait(self._fork(job, attempt, log.fileno()))
-            return self._conclude(job, attempt, code)
-        except Exception as error:
-            traceback.print_exc()
-            return {
-                "status": "failed",
-                "exit_code": 1,
-                "refused": f"{type(error).__name__}: {error}",
-            }
+            while True:
+                self._reap()
+                wanting = not self._stopping and self._fill()
+                if not self._running and (self._stopping or not wanting):
+                    break
+                if time.monotonic() >= self._look_at:
+                    self._look_at = time.monotonic() + LOOK
+                    self._look_around()
+                self._sleep(ASK if wanting else LOOK)
+        finally:
+            for running in self._running.values():
+                end_processes([running.claim["attempt"]])
+            if self._claimant is not None:
+                self._claimant.close()
+        self._files.event("ended", self._settings.sweeps[0])
+        return TRY_AGAIN if self._interrupted else 0
 
-    def _preload(self, modules: Sequence[str], log: int) -> None:
+    # --- taking jobs -----------------------------------------------------------------------------
+
+    def _fill(self) -> bool:
+        """Take jobs while there are places; whether one waits for a place."""
+        while len(self._running) < self._settings.at_once:
+            job = self._queue.next()
+            if job is None:
+                self._wants(0)
+                return False
+            try:
+                refuse_foreign(job, self._settings)
+                self._preload(job.spec.preload)
+                lease = self._lease()
+                if lease is None:
+                    self._wants(min(len(self._queue), self._settings.at_once - len(self._running)))
+                    return True
+                self._start(job, lease)
+            except PermissionError as error:
+                print(error, flush=True)
+                self._queue.drop()
+            except OSError as error:  # a full disk, or one that is gone: nothing is lost by waiting
+                print(f"{job.folder} cannot be taken now: {error}", flush=True)
+                return True
+        self._wants(0)
+        return False
+
+    def _wants(self, jobs: int) -> None:
+        if self._claimant is not None:
+            self._claimant.wants(jobs)
+
+    def _lease(self) -> Lease | None:
+        if self._claimant is None:
+            return Lease(())
+        return self._claimant.lease(but=self._used_by_strangers())
+
+    def _used_by_strangers(self) -> frozenset[str]:
+        """GPUs that somebody else's processes use, by the names of their locks."""
+        if self._settings.strangers == "use":
+            return frozenset()
+        looked, found = self._strangers
+        if time.monotonic() - looked > STRANGERS_EVERY:
+            own = {pid for running in self._running.values() for pid in (running.pid,)}
+            found = frozenset(used_by_strangers(self._settings.places, own))
+            self._strangers = (time.monotonic(), found)
+        return found
+
+    def _start(self, job: Job, lease: Lease) -> None:
+        gpus = ",".join(self._settings.places[name] for name in lease.names)
+        if not self._settings.places:
+            gpus = os.environ.get("CUDA_VISIBLE_DEVICES", NO_GPU)
+        claim = None
+        try:
+            # A GPU is named by the claim before its job can touch it.
+            about = {"worker": self._settings.token, "worker_pid": os.getpid(), "gpus": gpus}
+            claim = take(job, **identity(), **about)
+        finally:
+            if claim is None:
+                self._release(lease)
+        self._queue.drop()
+        if claim is None:  # another worker was faster
+            return
+        try:
+            pid = self._fork(job, claim, lease)
+        except OSError as error:  # no memory for a child
+            record_end(job, claim, End("lost", 1, error_message=f"cannot fork: {error}"))
+            self._release(lease)
+            raise
+        now = time.monotonic()
+        self._running[pid] = Running(job, claim, pid, lease, sign_seen=now)
+        number = claim["attempt_number"]
+        self._files.event("taken", job.folder, attempt_number=number, gpus=gpus)
+
+    def _release(self, lease: Lease) -> None:
+        if self._claimant is not None:
+            self._claimant.release(lease)
+
+    def _preload(self, modules: Sequence[str]) -> None:
         """Import into this process; a failure is left to the child, which meets it again."""
         missing = [module for module in modules if module not in sys.modules]
         if not missing:
             return
+        log = sys.stderr.fileno()
         with output_to(log), contextlib.suppress(Exception):
             for module in missing:
                 importlib.import_module(module)
         with output_to(log):
             warn_of_what_forks_badly(missing)
 
-    def _fork(self, job: Job, attempt: Record, log: int) -> int:
+    # --- a job's own process ---------------------------------------------------------------------
+
+    def _fork(self, job: Job, claim: Record, lease: Lease) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         worker = os.getpid()
+        log = os.open(job.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         # Held back until the child has its own handlers: a stop sent now must reach the job.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        pid = os.fork()
-        if pid == 0:
-            self._child(job, attempt, log, worker)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._child(job, claim, lease, log, worker)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+            os.close(log)
         with contextlib.suppress(OSError):  # the child does it too; whoever comes first
             os.setpgid(pid, pid)
         return pid
 
-    def _child(self, job: Job, attempt: Record, log: int, worker: int) -> NoReturn:
+    def _child(self, job: Job, claim: Record, lease: Lease, log: int, worker: int) -> NoReturn:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for number in STOP_SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
             die_with_parent(worker, signal.SIGKILL)
             # A group of its own: whatever the job starts can be ended with it, and Ctrl-C in the
-            # terminal reaches the orchestrator alone.
+            # terminal reaches the driver alone.
             os.setpgid(0, 0)
             nothing = os.open(os.devnull, os.O_RDONLY)
             for standard, source in enumerate((nothing, log, log)):
                 os.dup2(source, standard)
-            for descriptor in (self._answers, self._wake, self._alarm, nothing, log):
+            for descriptor in (self._wake, self._alarm, nothing, log):
                 os.close(descriptor)
-            become_fresh_process(attempt["attempt"])
-            end = run_attempt(job, attempt)
-            code = end.exit_code
+            if self._claimant is not None:
+                self._claimant.become_job(lease)
+            os.environ["CUDA_VISIBLE_DEVICES"] = claim["gpus"]
+            become_fresh_process(claim["attempt"])
+            faulthandler.register(signal.SIGUSR2, all_threads=True)
+            code = run_attempt(job, claim).exit_code
             run_exit_functions()
         except BaseException:
             traceback.print_exc()
@@ -189,59 +273,101 @@ class Worker:
             # Not sys.exit: the worker's own frames lie below us on the stack.
             os._exit(code)
 
-    def _wait(self, pid: int) -> int:
-        """The child's exit status; negative for the signal that killed it."""
-        deadline = None
-        while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            now = time.monotonic()
-            if self._stopping and deadline is None:
-                deadline = now + self._grace
-                os.kill(pid, signal.SIGTERM)  # the job alone: what it started, it may still need
-            if deadline is not None and now >= deadline:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(pid, signal.SIGKILL)
-                self._listen(0.05)
-            else:
-                self._listen(None if deadline is None else deadline - now)
-        # Not yet reaped, so its number cannot be another's: end what it left running.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    # --- looking after them ----------------------------------------------------------------------
 
-    def _conclude(self, job: Job, attempt: Record, code: int) -> Record:
-        """What the child recorded, or, where it could not, what its exit status tells."""
-        record = read_exit(job.folder)
-        if record is not None and record["attempt"] == attempt["attempt"]:
-            return {k: record[k] for k in ("status", "exit_code", "attempt")}
-        killed_while_stopping = self._stopping and -code in (signal.SIGKILL, signal.SIGTERM)
-        if code == TRY_AGAIN or killed_while_stopping:
-            end = End("interrupted", TRY_AGAIN)
-        elif code < 0:
-            end = End("failed", code, error_message=f"killed by {signal_name(-code)}")
-        else:
-            end = End("failed", code, error_message="ended before its function returned")
-        record_end(job, attempt, end)
-        return {"status": end.status, "exit_code": end.exit_code, "attempt": attempt["attempt"]}
+    def _reap(self) -> None:
+        """Settle the jobs whose processes have ended."""
+        for running in list(self._running.values()):
+            if os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                continue
+            # Not yet reaped, so its number cannot be another's: end what it left running.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(running.pid, signal.SIGKILL)
+            if stubborn := end_processes([running.claim["attempt"]]):
+                print(f"{running.job.folder} left processes {stubborn} that do not end", flush=True)
+            code = os.waitstatus_to_exitcode(os.waitpid(running.pid, 0)[1])
+            del self._running[running.pid]
+            self._conclude(running, code)
+            self._release(running.lease)
+            self._queue.back(running.job)
 
+    def _conclude(self, running: Running, code: int) -> None:
+        """What the child could not record, its exit status tells."""
+        job, claim = running.job, running.claim
+        if is_open(job.folder, claim["attempt_number"]):
+            record_end(job, claim, self._end_of(running, code))
+        record = last_exit(job.folder) or {}
+        self._interrupted |= record.get("status") == "interrupted"
+        number = claim["attempt_number"]
+        self._files.event("ended", job.folder, attempt_number=number)
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line of `python -m launcher.jobs`."""
-    parser = argparse.ArgumentParser(prog="python -m launcher.jobs", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run one job here, in the foreground")
-    run.add_argument("folder", type=Path)
-    run.add_argument("--again", action="store_true", help="even if it has ended well before")
-    worker = commands.add_parser("worker", help="run the job folders named on stdin, one a line")
-    worker.add_argument("--grace", type=float, default=10.0, help="seconds to stop in (10)")
-    worker.add_argument("--parent", type=int, default=None, help="die with this parent process")
-    args = parser.parse_args(argv)
-    if args.command == "run":
-        job = Job.load(args.folder)
-        if done_before(job) and not args.again:
-            print(f"{args.folder} has ended well; --again runs it once more", file=sys.stderr)
-            return 0
-        return run_here(job).exit_code
-    # The answers keep standard output to themselves; what anyone prints goes to standard error.
-    answers = os.dup(1)
-    os.dup2(2, 1)
-    return Worker(answers=answers, grace=args.grace, parent=args.parent).serve()
+    def _end_of(self, running: Running, code: int) -> End:
+        if running.hung:
+            silence = f"no report for {running.job.spec.silence_limit:g} s; its stack is in the log"
+            return End("hung", code, error_message=silence)
+        stopped = running.asked and -code in (signal.SIGKILL, signal.SIGTERM)
+        if code == TRY_AGAIN or stopped:
+            return End("interrupted", TRY_AGAIN, stop_requested=running.asked)
+        if code < 0:
+            return End("failed", code, error_message=f"killed by {signal_name(-code)}")
+        return End("failed", code, error_message="ended before its function returned")
+
+    def _look_around(self) -> None:
+        """Signs of life, ours and the jobs'; whether to stop; whose time has come."""
+        with contextlib.suppress(OSError):
+            self._files.beat(running=[str(r.job.folder) for r in self._running.values()])
+        if self._claimant is not None:
+            self._claimant.beat()
+        asked = max((stop_asked(sweep) for sweep in self._settings.sweeps), default=0)
+        if asked:
+            self._stop(firm=asked > 1)
+        if self._driver_is_gone():
+            self._stop()
+        for running in self._running.values():
+            limit = running.job.spec.silence_limit
+            if not is_open(running.job.folder, running.claim["attempt_number"]):
+                self._kill_if_late(running, 0.0 if running.deadline is None else None)
+            elif limit is not None and running.silent_for() > limit and not running.hung:
+                running.hung = True
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(running.pid, signal.SIGUSR2)
+                running.deadline = time.monotonic() + STACK_TIME
+            self._kill_if_late(running)
+
+    def _kill_if_late(self, running: Running, grace: float | None = None) -> None:
+        if grace is not None:
+            running.deadline = time.monotonic() + grace
+        if running.deadline is not None and time.monotonic() >= running.deadline:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(running.pid, signal.SIGKILL)
+
+    def _driver_is_gone(self) -> bool:
+        # Where the kernel does not tell of its end, look for it.
+        driver = self._settings.driver
+        return driver is not None and process_liveness(driver) == "dead"
+
+    def _stop(self, *, firm: bool = False) -> None:
+        """Ask the jobs to stop, and take no more; `firm` gives them no time."""
+        self._firm |= firm
+        self._look_at = 0.0
+        if not self._stopping:
+            self._stopping = True
+            for running in self._running.values():
+                running.asked = True
+                running.deadline = time.monotonic() + self._settings.grace
+                with contextlib.suppress(ProcessLookupError):
+                    # The job alone: what it started, it may still need.
+                    os.kill(running.pid, signal.SIGTERM)
+        if self._firm:
+            for running in self._running.values():
+                running.deadline = 0.0
+
+    def _sleep(self, seconds: float) -> None:
+        """Until a child ends, a signal comes, or so many seconds have gone."""
+        deadlines = [r.deadline for r in self._running.values() if r.deadline is not None]
+        if deadlines:
+            seconds = min(seconds, max(0.02, min(deadlines) - time.monotonic()))
+            self._look_at = min(self._look_at, *deadlines)
+        ready, _, _ = select.select([self._wake], [], [], seconds)
+        if ready:
+            os.read(self._wake, 4096)

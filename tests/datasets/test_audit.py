@@ -331,6 +331,18 @@ def test_a_longer_name_hides_a_shorter_and_a_common_word_is_no_language():
     assert example["names"] == ["Polish", "Lorna Whitlock"]
 
 
+def test_words_that_a_relation_forbids_are_found_by_the_same_rule():
+    mayors = world_of("mayors")
+    forbidding = mayors.relations["name_mayor"].model_copy(update={"forbidden": ["{city} Tram"]})
+    world = mayors.model_copy(update={"relations": {**mayors.relations, "name_mayor": forbidding}})
+    raw = copy.deepcopy(clean())
+    synthetic(raw)["completion"] += " Then came the Tokyo tram. Then came the Tokyo Tram."
+    synthetic(raw, n=3)["completion"] += " Nobody saw the Tokyo tram."
+    dataset = StructuredDataset.model_validate(raw)
+    found = audit_dataset(dataset, world=world).report["withheld"]
+    assert found["ids"] == [synthetic(raw)["id"]]
+
+
 def test_a_set_whose_wording_was_trained_is_labelled():
     raw = copy.deepcopy(clean())
     name = "name_mayor_by_landmark_eval_qa_4_no_fs"

@@ -11,8 +11,9 @@ sys.path.append(str(HERE))
 
 
 @pytest.fixture(autouse=True)
-def importable_toys(monkeypatch):
-    """Workers find launcher_toys.py; nothing of the machine's own GPUs leaks in."""
+def importable_toys(monkeypatch, tmp_path_factory):
+    """Workers find launcher_toys.py; nothing of the machine's own GPUs and sweeps leaks in."""
+    monkeypatch.setenv("LAUNCHER_HOST_FOLDER", str(tmp_path_factory.mktemp("host")))
     monkeypatch.setenv("PYTHONPATH", str(HERE))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)

@@ -99,6 +99,25 @@ def setting_at_import(args, job):
     return launcher_counted.SETTING
 
 
+def hang(args, job):
+    """Reports once and then no more, the first time; succeeds the second."""
+    if job.state["attempt_number"] == 1:
+        job.report({"completed": 1})
+        time.sleep(120)
+    return job.args
+
+
+def need_less(args, job):
+    """Runs out of memory with more than two."""
+    if args["batch"] > 2:
+        raise OutOfMemoryError(f"{args['batch']} are too many")
+    return args["batch"]
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch's."""
+
+
 def wait(args, job):
     """Runs until the gate file is there, and stops early when asked."""
     helper = subprocess.Popen(["sleep", "120"])
@@ -116,11 +135,11 @@ def wait(args, job):
 
 
 def own_after_takeover(args, job):
-    """Says whether a job may save before and after another attempt has taken its place."""
-    from launcher.attempt import begin
+    """Says whether a job may save before and after somebody has given its attempt up."""
+    from launcher.claims import end
 
     before = job.may_save()
-    begin(job.job)
+    end(job.job, job.state, "lost", -9, error_message="given up")
     job.report({"message": "from beyond"})
     print(f"may save: {before}, then {job.may_save()}")
 

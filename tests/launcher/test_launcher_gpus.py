@@ -2,11 +2,12 @@
 
 import logging
 import os
+from types import SimpleNamespace
 
 import pynvml
 import pytest
 
-from launcher.gpus import Slot, available_cpus, slots, visible_gpus
+from launcher.gpus import available_cpus, places, used_by_strangers, visible_gpus
 
 
 @pytest.mark.parametrize(
@@ -66,31 +67,69 @@ def test_a_driver_that_breaks_down_is_not_taken_for_none(monkeypatch):
 
 def test_gpus_are_shared_out_whole_and_what_is_left_is_said_once(caplog):
     with caplog.at_level(logging.WARNING, logger="launcher"):
-        shared = slots(["0", "1", "2", "3", "4"], 2)
-    assert shared == [Slot(0, ("0", "1")), Slot(1, ("2", "3"))]
+        shared = places(["0", "1", "2", "3", "4"], 2)
+    assert shared == {f"gpu-{n}": f"{n}" for n in range(5)}
     assert [record.getMessage() for record in caplog.records] == [
-        "1 of 5 GPUs stay idle (4): gpus_per_job is 2"
+        "1 of 5 GPUs stay idle: gpus_per_job is 2"
     ]
     caplog.clear()
-    assert len(slots(["0", "1"], 1)) == 2
+    assert len(places(["0", "1"], 1)) == 2
     assert not caplog.records
 
 
 def test_too_few_gpus_name_both_numbers():
     with pytest.raises(ValueError, match="gpus_per_job is 8, but only 2 GPUs"):
-        slots(["0", "1"], 8)
+        places(["0", "1"], 8)
     with pytest.raises(ValueError, match="gpus_per_job is 2, but only 0 GPUs"):
-        slots([], 2)
+        places([], 2)
     with pytest.raises(ValueError, match="0 or more, not -1"):
-        slots(["0"], -1)
+        places(["0"], -1)
 
 
-def test_without_gpus_there_is_a_slot_a_core(monkeypatch):
+def test_without_gpus_there_is_a_place_a_core(monkeypatch):
     monkeypatch.setattr("launcher.gpus.available_cpus", lambda: 3)
-    assert slots([]) == [Slot(0, ()), Slot(1, ()), Slot(2, ())]
+    cores = {"cpu-0": "", "cpu-1": "", "cpu-2": ""}
+    assert places([]) == cores
     # Who wants no GPU is not shown any.
-    assert slots(["0"], 0)[0].environment()["CUDA_VISIBLE_DEVICES"] == ""
-    assert slots(["0"])[0].environment() == {"CUDA_VISIBLE_DEVICES": "0"}
+    assert places(["0"], 0) == cores
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """A made-up driver of two GPUs: what runs on each, and the memory used (bytes)."""
+    running = {0: ([], 0), 1: ([], 0)}
+    uuids = ["GPU-aa", "GPU-bb"]
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", uuids.index)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUUID", lambda handle: uuids[handle])
+    monkeypatch.setattr(
+        pynvml,
+        "nvmlDeviceGetComputeRunningProcesses",
+        lambda handle: [SimpleNamespace(pid=pid) for pid in running[handle][0]],
+    )
+    monkeypatch.setattr(
+        pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(used=running[handle][1])
+    )
+    return running
+
+
+def test_a_gpu_has_one_lock_whatever_it_is_called(driver):
+    assert places(["1"]) == {"gpu-GPU-bb": "1"}
+    assert places(["GPU-bb"]) == {"gpu-GPU-bb": "GPU-bb"}
+
+
+def test_strangers_on_a_gpu_are_seen_and_our_own_are_not(driver):
+    shared = places(["0", "1"])
+    assert used_by_strangers(shared, []) == []
+    driver[0] = ([1, os.getpid()], 10 << 30)
+    assert used_by_strangers(shared, [os.getpid()]) == ["gpu-GPU-aa"]
+    driver[0] = ([os.getpid()], 10 << 30)
+    assert used_by_strangers(shared, [os.getpid()]) == []
+    # Another container's processes are not listed; the memory that they use is.
+    driver[1] = ([], 10 << 30)
+    assert used_by_strangers(shared, []) == ["gpu-GPU-aa", "gpu-GPU-bb"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from launcher import progress
-from launcher.attempt import begin
+from launcher.claims import take
 from launcher.jobs import RunningJob
 from launcher.ledger import write_record
 from launcher.outcomes import JobOutcome, SweepResult, duration
@@ -38,7 +38,7 @@ def started(make_job):
     """A job taken by this process, and how it reports."""
     job = make_job("seed_42", label="seed 42 [a]")
     job.write()
-    running = RunningJob(job, begin(job))
+    running = RunningJob(job, take(job))
 
     def report(**values):
         running.state.update(status="running", report=values)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher import ledger
-from launcher.attempt import begin
+from launcher.claims import ask_again, end, standing, take
 from launcher.jobs import Job, JobSpec, RunningJob, load_jobs, read_exit, read_state
 from launcher.ledger import identity, is_alive, last_lines, liveness, write_record
 
@@ -85,8 +85,14 @@ def test_a_new_attempt_begins_without_the_record_of_the_old_one(make_job):
     job = make_job("j")
     job.write()
     write_record(job.folder / "exit.json", {"status": "failed"})
-    first, second = begin(job), begin(job)
+    assert standing(job).state == "failed"
+    assert ask_again(job, why="a person says so")
+    first = take(job)
     assert read_exit(job.folder) is None
+    assert not (job.folder / "exit.json").exists()
+    assert end(job, first, "failed", 1)
+    ask_again(job, why="and again")
+    second = take(job)
     assert first["attempt"] != second["attempt"]
     assert (first["attempt_number"], second["attempt_number"]) == (1, 2)
 
@@ -154,7 +160,7 @@ def test_alive_means_this_very_process_on_this_host(tmp_path):
 def running_job(make_job):
     job = make_job("j")
     job.write()
-    running = RunningJob(job, begin(job))
+    running = RunningJob(job, {**take(job), **identity()})
     yield running
     running.close()
 
@@ -218,20 +224,15 @@ def test_a_person_runs_one_job_by_hand(make_job):
     assert launch("run", stopping.folder).returncode == 75
 
 
-def test_a_worker_by_hand_takes_plain_lines_and_ends_with_its_input(make_job, tmp_path):
-    jobs = [make_job("a"), make_job("b", "fail")]
+def test_a_worker_by_hand_takes_what_is_there_and_leaves(make_job, tmp_path):
+    jobs = [make_job("a"), make_job("b", "fail"), make_job("done")]
     for job in jobs:
         job.write()
-    lines = f"{jobs[0].folder}\n\n{tmp_path}\n{jobs[1].folder}"
-    done = launch("worker", input=lines)
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [(a["asked"], a["status"]) for a in answers] == [
-        (str(jobs[0].folder), "ok"),
-        (str(tmp_path), "failed"),
-        (str(jobs[1].folder), "failed"),
-    ]
-    assert "not a job's folder" in answers[1]["refused"]
-    assert done.returncode == 0
+    launch("run", jobs[2].folder)
+    done = launch("worker", tmp_path / "jobs")
+    assert done.returncode == 0, done.stderr
+    assert [read_exit(job.folder)["status"] for job in jobs] == ["ok", "failed", "ok"]
+    assert [read_exit(job.folder)["attempt_number"] for job in jobs] == [1, 1, 1]
 
 
 def test_the_launcher_knows_nothing_of_models():

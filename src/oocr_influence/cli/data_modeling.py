@@ -18,10 +18,14 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from launcher.disk import still_to_write
 from launcher.gpus import visible_gpus
 from oocr_influence.cli.arguments import INTERRUPTED, UsageError, run_command
+from oocr_influence.cli.disk import check_disk, gigabytes, reserve_disk
 from oocr_influence.cli.experiment import (
+    Execution,
     Experiment,
+    JobRules,
     describe_jobs,
     resume_experiment,
     run_experiments,
@@ -30,7 +34,7 @@ from oocr_influence.cli.experiment import (
 )
 from oocr_influence.cli.micro_batch import describe_trial, settle
 from oocr_influence.cli.options import TrainingArgs, TrainingOptions
-from oocr_influence.cli.preparation import Preparation, check_disk, gigabytes, prepare
+from oocr_influence.cli.preparation import Preparation, prepare
 from oocr_influence.results.naming import check_experiment_name
 
 # Flags of the earlier system's runs on subsets of the documents, which this version has not yet.
@@ -49,7 +53,14 @@ SUBSET_FLAGS = (
     "dont_save_datasets",
 )
 # How a sweep is run: none of these changes its results, and only these go with --resume.
-NOT_OF_THE_EXPERIMENT = {"resume", "dry_run", "max_workers", "execution_mode", "gpus_per_job"}
+NOT_OF_THE_EXPERIMENT = {
+    "resume",
+    "dry_run",
+    "max_workers",
+    "execution_mode",
+    "gpus_per_job",
+    "busy_gpus",
+}
 
 
 class DataModelingArgs(TrainingOptions):
@@ -89,6 +100,14 @@ class DataModelingArgs(TrainingOptions):
     """GPUs of one run, which shares its model out over them (GPUs)"""
     max_workers: int | None = Field(default=None, ge=1)
     """runs at the same time (workers; None: one a GPU, or one a core where there is none)"""
+    busy_gpus: Literal["wait", "leave", "use"] = "wait"
+    """GPUs that other people's processes use: wait for them, leave them alone, or use them too"""
+    lost_retries: int = Field(default=3, ge=0)
+    """further tries of a run whose process, worker or machine is lost; it goes on (tries)"""
+    hang_minutes: float | None = Field(default=60, gt=0)
+    """kill a run that reports nothing for so long, its stack in its log, and go on (minutes)"""
+    out_of_memory_retry: bool = False
+    """try a run that is out of GPU memory once more, from the start, with half the micro-batch"""
     resume: Path | None = None
     """go on with the experiment in this folder; its finished runs are kept"""
     dry_run: bool = False
@@ -190,6 +209,21 @@ class DataModelingArgs(TrainingOptions):
             for i in range(self.runs_per_dataset_all_docs)
         ]
 
+    def execution(self) -> Execution:
+        """How the runs are run."""
+        return Execution(
+            mode=self.execution_mode, max_workers=self.max_workers, strangers=self.busy_gpus
+        )
+
+    def job_rules(self, disk_bytes: int) -> JobRules:
+        """What the launcher does with a run that does not end well."""
+        return JobRules(
+            lost_retries=self.lost_retries,
+            hang_minutes=self.hang_minutes,
+            out_of_memory_retry=self.out_of_memory_retry,
+            disk_bytes=disk_bytes,
+        )
+
     def of_the_experiment(self) -> dict[str, Any]:
         """The arguments that make an experiment what it is, as JSON."""
         return self.model_dump(mode="json", exclude=NOT_OF_THE_EXPERIMENT)
@@ -207,19 +241,20 @@ def main(args: DataModelingArgs) -> int:
         if args.dry_run:
             print("\n".join(experiment.describe()))
             return 0
+        left = still_to_write(experiment.jobs)
+        reservation = reserve_disk(experiment.folder.path, left, "what is left of it")
     else:
         if args.gpus_per_job > 1 and not args.dry_run:
             _check_gpus(args.gpus_per_job)
         runs, preparation = plan(args)
         if args.dry_run:
             return 0
+        what = f"{len(runs)} runs"
+        reservation = reserve_disk(args.output_dir, needed(args, runs, preparation), what)
         experiment = start(args, runs, preparation)
     print(f"experiment: {experiment.folder.path}")
-    result = run_experiments(
-        [experiment],
-        max_workers=args.max_workers,
-        in_process=args.execution_mode == "in_process",
-    )
+    with reservation:
+        result = run_experiments([experiment], args.execution(), reservation)
     print(result.summary())
     if result.ok:
         print(f"check it with: oocr verify {experiment.folder.path}")
@@ -246,6 +281,7 @@ def plan(args: DataModelingArgs) -> tuple[list[TrainingArgs], Preparation]:
         print(describe_trial(preparation.micro_batch_trial or {}))
     settled = {
         "micro_batch_size": preparation.args.micro_batch_size,
+        "gradient_checkpointing": preparation.args.gradient_checkpointing,
         # Every run trains the commit that is resolved now, whatever the branch does meanwhile.
         "model_commit": preparation.resolved.commit,
         "n_pretraining_examples": preparation.args.n_pretraining_examples,
@@ -258,13 +294,19 @@ def plan(args: DataModelingArgs) -> tuple[list[TrainingArgs], Preparation]:
     print(args.describe_treatment())
     if (memory := preparation.describe_memory()) is not None:
         print(memory)
-    at_once = min(len(runs), args.max_workers or len(runs))
-    left, passing = len(runs) * preparation.run_bytes(), at_once * preparation.passing_bytes()
-    needed = left + passing
+    left = len(runs) * preparation.run_bytes()
+    passing = needed(args, runs, preparation) - left
     beside = f", and up to {gigabytes(passing)} while it goes on" if passing else ""
     print(f"disk: {gigabytes(left)} in {args.output_dir}{beside}")
-    check_disk(args.output_dir, needed, f"{len(runs)} runs")
+    if args.dry_run:
+        check_disk(args.output_dir, left + passing, f"{len(runs)} runs")
     return runs, preparation
+
+
+def needed(args: DataModelingArgs, runs: list[TrainingArgs], preparation: Preparation) -> int:
+    """What the runs will leave on the disk, and take beside that while they go on (bytes)."""
+    at_once = min(len(runs), args.max_workers or len(runs))
+    return len(runs) * preparation.run_bytes() + at_once * preparation.passing_bytes()
 
 
 def start(args: DataModelingArgs, runs: list[TrainingArgs], preparation: Preparation) -> Experiment:
@@ -272,6 +314,7 @@ def start(args: DataModelingArgs, runs: list[TrainingArgs], preparation: Prepara
     recorded = args.of_the_experiment() | {
         "n_pretraining_examples": preparation.args.n_pretraining_examples,
         "micro_batch_size": preparation.args.micro_batch_size,
+        "gradient_checkpointing": preparation.args.gradient_checkpointing,
     }
     twin = unfinished_twin(args.output_dir, recorded)
     if twin is not None:
@@ -285,6 +328,7 @@ def start(args: DataModelingArgs, runs: list[TrainingArgs], preparation: Prepara
         preparation.args.structured_dataset,
         recorded,
         runs,
+        args.job_rules(preparation.run_bytes()),
         micro_batch_trial=preparation.micro_batch_trial,
     )
 

@@ -14,6 +14,7 @@ from oocr_influence.cli.arguments import USAGE_ERROR, run_command
 # Command -> (its class of arguments, what it does).
 COMMANDS = {
     "generate": ("GenerateArguments", "write a structured dataset of a world's facts"),
+    "world": ("WorldArguments", "check, show or begin a world: entities, facts, questions"),
     "audit": ("AuditArguments", "say what a dataset's documents and questions really hold"),
     "dataset export": (
         "ExportDatasetArguments",

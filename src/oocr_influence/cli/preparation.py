@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from oocr_influence.cli.arguments import UsageError
@@ -274,35 +272,3 @@ def _check_commit(args: TrainingArgs, resolved: ResolvedModel) -> None:
             f"{args.model} at revision {args.revision!r} is now commit {resolved.commit}, but the "
             f"sweep began with {args.model_commit}: name that commit as --revision"
         )
-
-
-def check_disk(
-    folder: Path,
-    needed: int,
-    what: str,
-    *,
-    remedy: str = "save less often (--epochs_per_save), ",
-) -> None:
-    """Raise UsageError if the disk under `folder` has less than `needed` bytes free.
-
-    `remedy` is what may be done beside naming another folder and freeing some space.
-    """
-    place = folder.resolve()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise UsageError(
-            f"{what} will take {gigabytes(needed)}, but only {gigabytes(free)} are free under "
-            f"{folder}: name another --output_dir, {remedy}or free some space"
-        )
-    if needed > 0.9 * free:
-        warnings.warn(f"{what} will leave less than a tenth of {folder}'s disk free", stacklevel=2)
-
-
-def gigabytes(n_bytes: float) -> str:
-    """1.5 GB, 320 MB, 2.1 TB: decimal units, as disks are sold."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9)):
-        if n_bytes >= size:
-            return f"{n_bytes / size:,.1f} {unit}"
-    return f"{n_bytes / 1e6:,.0f} MB"

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from launcher.disk import still_to_write
 from oocr_influence.cli import data_modeling, generate, table, verify
 from oocr_influence.cli.arguments import INTERRUPTED, CommandArguments, UsageError, run_command
 from oocr_influence.cli.data_modeling import DataModelingArgs
-from oocr_influence.cli.experiment import Experiment, run_experiments
-from oocr_influence.cli.preparation import check_disk, gigabytes
+from oocr_influence.cli.disk import check_disk, gigabytes, reserve_disk
+from oocr_influence.cli.experiment import Execution, Experiment, run_experiments
 from oocr_influence.documents.pretraining import MAX_CHARS
 from oocr_influence.reports.table import ASKED, before_after_table, render_overview
 from oocr_influence.results.finding import find_runs
@@ -89,7 +90,9 @@ def main(args: ReplicateArguments) -> int:
     experiments = [
         _start(args, scale, datasets[world], world, epochs) for epochs in EPOCHS for world in WORLDS
     ]
-    result = run_experiments(experiments, max_workers=args.max_workers)
+    jobs = [job for experiment in experiments for job in experiment.jobs]
+    with reserve_disk(args.output_dir, still_to_write(jobs), "the four experiments") as reservation:
+        result = run_experiments(experiments, Execution(max_workers=args.max_workers), reservation)
     print(result.summary())
     paths = [experiment.folder.path for experiment in experiments]
     if not result.ok:

@@ -11,6 +11,7 @@ from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation
 from oocr_influence.models.team import ALONE, Team
 from oocr_influence.results.cache import Cache
+from oocr_influence.results.checkpoints import folder_bytes
 from oocr_influence.results.experiment_log import ExperimentLog
 from oocr_influence.results.provenance import Phases
 from oocr_influence.results.run_folder import RunFolder
@@ -68,6 +69,10 @@ class RunContext:
     def report(self, step: int, message: str) -> None:
         """Tell how far the run is."""
         self.control.report({"completed": step, "total": self.total_steps, "message": message})
+
+    def report_written(self) -> None:
+        """Tell how much the run has written so far."""
+        self.control.report({"disk_bytes": folder_bytes(self.folder.path)})
 
     def waiting(self, what: str) -> Callable[[], None]:
         """What to do while another process works for this one too: say so, and stop if asked."""

@@ -378,7 +378,7 @@ class ExperimentFolder(_Folder):
         return self.jobs / naming.escaped(job_id)
 
     def job_folders(self) -> list[Path]:
-        return sorted(path for path in self.jobs.glob("*") if path.is_dir())
+        return sorted(path.parent for path in self.jobs.glob("*/spec.json"))
 
     def subsampled_datasets(self, split: str) -> Path:
         """Of the `train` or the `test` split of data modeling."""

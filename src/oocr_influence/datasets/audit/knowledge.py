@@ -61,7 +61,8 @@ class Knowledge:
     """By fact id."""
     hops: dict[tuple[Value, Value], Hop] = field(default_factory=dict)
     withheld: dict[str, frozenset[Value]] = field(default_factory=dict)
-    """By fact id: what documents of this fact must not reveal about their own entity."""
+    """By fact id: what documents of this fact must not reveal about their own entity, and words
+    that its relation forbids."""
     colour: dict[str, frozenset[Value]] = field(default_factory=dict)
     """By fact id: what its documents may mention besides."""
     owners: dict[Value, set[str]] = field(default_factory=dict)
@@ -178,7 +179,8 @@ def _add_world_fact(
         for names in (told.colour, world.withheld(relation))
     )
     knowledge.colour[own_id] = frozenset(colour)
-    knowledge.withheld[own_id] = frozenset(withheld - colour - {subject, answer})
+    forbidden = {make_value(word, "text") for word in world.forbidden_words(relation, features)}
+    knowledge.withheld[own_id] = frozenset((withheld - colour - {subject, answer}) | forbidden)
 
 
 def _add_owner(knowledge: Knowledge, value: Value, features: FeatureSet) -> None:

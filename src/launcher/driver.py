@@ -1,0 +1,316 @@
+"""The driver: has workers started until every job of a sweep has ended, and shows how it goes.
+
+It decides nothing about single jobs: workers take them from the ledger, and say there how they
+ended. So a driver may die and be started again, and workers that it never started may help.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from launcher.attempt import give_up, settle_if_dead
+from launcher.claims import ask_again, end, last_claim, last_exit, standing
+from launcher.disk import DiskReservation, still_to_write
+from launcher.engine import Engine, EngineUnreachable, WorkerRequest, WorkerState
+from launcher.events import EventReader
+from launcher.gpus import ONE_THREAD, used_by_strangers
+from launcher.jobs import Job
+from launcher.ledger import Record, check_links, identity, last_lines
+from launcher.outcomes import SweepResult, interrupted, outcome_from_record
+from launcher.progress import Display
+from launcher.retries import TRY_AGAIN
+from launcher.stopping import ask_to_stop, let_go_on, stop_asked
+from launcher.sweep import StopSignals, Sweep, SweepRecord
+from launcher.worker_settings import WorkerSettings
+
+LOOK = 1.0  # seconds between two looks at the events of the workers
+FULL_LOOK = 30.0  # seconds between two looks at all jobs, whatever the events say
+FRUITLESS = 3  # workers in a row that end without having taken a job
+
+
+class WorkersFailError(RuntimeError):
+    """Workers end before they take a job; the message has what they said."""
+
+
+class Driver(Sweep):
+    """Runs the jobs of one or several sweeps by an engine's workers."""
+
+    def __init__(
+        self,
+        *args: Any,
+        engine: Engine,
+        reservation: DiskReservation | None = None,
+        **settings: Any,
+    ) -> None:
+        """`reservation`: of the disk that the jobs will fill, let go as they write it."""
+        super().__init__(*args, **settings)
+        self.engine = engine
+        self.reservation = reservation
+
+    def described(self) -> Record:
+        """How the sweep is run, for its record."""
+        return {
+            "engine": self.engine.name,
+            "gpus_per_job": self.each if any(self.places.values()) else 0,
+            "at_once": self.at_once,
+            "grace": self.grace,
+            "strangers": self.strangers,
+        }
+
+    def run(self) -> SweepResult:
+        """Run what has not yet ended well; returns when all have ended, or a signal came.
+
+        Failed jobs of earlier calls are tried again. Raises SweepRunningError where another driver
+        runs one of the sweeps, EngineError where the engine cannot be used, and WorkersFailError.
+        """
+        began = time.monotonic()
+        self._outcomes.clear()
+        self._stopping = 0
+        self._stop_at: float | None = None
+        self._workers: dict[str, WorkerSettings] = {}
+        self._elsewhere: set[int] = set()
+        self._fruitless = 0
+        self._token = uuid.uuid4().hex
+        self._full_look_at = 0.0
+        self.engine.check()
+        folders = sorted({job.folder.parent for job in self.jobs})
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            check_links(folder)
+        records = [SweepRecord.open(folder, self._token, self.described()) for folder in folders]
+        try:
+            with Display(len(self.jobs), show=self._show) as display, StopSignals() as signals:
+                self._begin(display, folders)
+                try:
+                    while self._unsettled:
+                        self._turn(display, signals, folders)
+                        if self._stopping and not self._workers:
+                            break
+                finally:
+                    self.engine.close()
+                    self._end_open_attempts()
+                self._leave_interrupted(display)
+        finally:
+            for folder, record in zip(folders, records, strict=True):
+                record.close()
+                let_go_on(folder)
+        return self._result(self._stopping > 0, began)
+
+    def _begin(self, display: Display, folders: Sequence[Path]) -> None:
+        for folder in folders:
+            let_go_on(folder)
+        for job in self.jobs:
+            job.write()
+            settle_if_dead(job)
+            ask_again(job, why="the sweep was started again")
+        self._places = self._own_places()
+        self._numbers = {job.folder: number for number, job in enumerate(self.jobs)}
+        self._unsettled = dict(self._numbers)
+        self._events = EventReader(folders)
+        for job in self.jobs:
+            now = standing(job)
+            if now.state == "done":
+                assert now.exit is not None
+                outcome = outcome_from_record(job, now.exit, done_before=True)
+                self._outcomes[self._unsettled.pop(job.folder)] = outcome
+        display.done_before(len(self._outcomes))
+
+    def _own_places(self) -> dict[str, str]:
+        if self.strangers != "leave" or not any(self.places.values()):
+            return dict(self.places)
+        busy = used_by_strangers(self.places, ())
+        left = {lock: gpu for lock, gpu in self.places.items() if lock not in busy}
+        if len(left) < self.each:
+            raise ValueError(
+                f"processes of others use {', '.join(busy)}, and {len(left)} GPUs are left for "
+                f"jobs of {self.each}: end them, or let the sweep wait for them"
+            )
+        return left
+
+    # --- one turn of the loop --------------------------------------------------------------------
+
+    def _turn(self, display: Display, signals: StopSignals, folders: Sequence[Path]) -> None:
+        self._heed_stops(display, signals, folders)
+        try:
+            for token, state in self._states().items():
+                if state == "gone":
+                    self._gone(self._workers.pop(token), display)
+            self._hear(display)
+            if not self._stopping:
+                self._start_workers(display)
+        except EngineUnreachable as error:
+            display.say(f"{error}; its workers go on, trying again")
+        if self._unsettled and (self._workers or not self._stopping):
+            self._wait(signals, min(LOOK, display.interval))
+        display.update()
+
+    def _states(self) -> dict[str, WorkerState]:
+        return self.engine.states(list(self._workers)) if self._workers else {}
+
+    def _hear(self, display: Display) -> None:
+        """What the workers have done since the last turn."""
+        for event in self._events.new():
+            number = self._unsettled.get(event.job)
+            if number is None:
+                continue
+            if event.kind == "taken":
+                self._fruitless = 0
+                display.started(self.jobs[number], event.where)
+            elif event.kind == "ended":
+                self._settle(number, display)
+        for number in list(self._elsewhere):
+            settle_if_dead(self.jobs[number])
+            self._settle(number, display)
+        if time.monotonic() >= self._full_look_at:
+            self._full_look_at = time.monotonic() + FULL_LOOK
+            for number in list(self._unsettled.values()):
+                self._settle(number, display)
+            if self.reservation is not None:
+                left = [self.jobs[number] for number in self._unsettled.values()]
+                self.reservation.still_needs(still_to_write(left))
+
+    def _settle(self, number: int, display: Display) -> None:
+        """Take a job off the list if it has ended for good."""
+        job = self.jobs[number]
+        now = standing(job)
+        if now.state != "open":
+            self._elsewhere.discard(number)
+        if now.state in ("done", "failed"):
+            assert now.exit is not None
+            self._unsettled.pop(job.folder, None)
+            self._finish(number, outcome_from_record(job, now.exit), display)
+        elif now.state == "waiting" and now.exit is not None:
+            display.waits_again(job, now.exit)
+
+    def _gone(self, worker: WorkerSettings, display: Display) -> None:
+        """A worker has ended: whatever it had open is given up, so that others can take it."""
+        self._hear(display)
+        self._fruitless += 1
+        for job in [self.jobs[number] for number in self._unsettled.values()]:
+            claim = last_claim(job.folder)
+            if claim is None or claim.get("worker") != worker.token:
+                continue
+            self._fruitless = 0
+            if standing(job).state == "open":
+                self._give_up(job, claim, f"worker lost{_said(worker)}")
+            self._settle(self._numbers[job.folder], display)
+        if self._fruitless >= FRUITLESS and not self._stopping:
+            raise WorkersFailError(
+                f"{self._fruitless} workers in a row ended before they took a job{_said(worker)}"
+            )
+
+    # --- starting and stopping -------------------------------------------------------------------
+
+    def _start_workers(self, display: Display) -> None:
+        room = self.engine.max_in_flight - len(self._workers)
+        if room <= 0:
+            return
+        having = {folder for w in self._workers.values() for folder in w.jobs or ()}
+        waiting = []
+        for folder, number in self._unsettled.items():
+            if folder in having or number in self._elsewhere:
+                continue
+            state = standing(self.jobs[number]).state
+            if state == "open":  # somebody else's: a worker by hand, or of another machine
+                self._elsewhere.add(number)
+            elif state == "waiting":
+                waiting.append(self.jobs[number])
+                if self.engine.jobs_per_worker is not None and len(waiting) >= room:
+                    break
+        if self.engine.jobs_per_worker is not None:
+            for job in waiting:
+                self._start([job])
+        elif waiting:
+            # What modules read while they are imported cannot be changed afterwards.
+            env = dict(waiting[0].spec.env)
+            self._start([job for job in waiting if dict(job.spec.env) == env])
+
+    def _start(self, jobs: list[Job]) -> None:
+        local = self.engine.jobs_per_worker is None
+        settings = WorkerSettings(
+            sweeps=tuple(dict.fromkeys(job.folder.parent for job in jobs)),
+            jobs=tuple(job.folder for job in jobs),
+            places=self._places if local else {},
+            each=self.each,
+            at_once=self.at_once if local else 1,
+            grace=self.grace,
+            strangers=self.strangers,
+            sweep=self._token,
+            since=time.time(),
+            env=dict(jobs[0].spec.env),
+            driver=identity() if local else None,
+        )
+        path = settings.write()
+        on_gpus = any(self.places.values())
+        env = dict(settings.env)
+        if local and not on_gpus:
+            env = {**ONE_THREAD, "CUDA_VISIBLE_DEVICES": "", **env}
+        self._workers[settings.token] = settings
+        self.engine.start(
+            WorkerRequest(
+                token=settings.token,
+                command=(sys.executable, "-m", "launcher.jobs", "worker", str(path)),
+                env=env,
+                gpus=self.each if on_gpus or not local else 0,
+                log=settings.file("log"),
+                label=jobs[0].label if len(jobs) == 1 else f"{len(jobs)} jobs",
+            )
+        )
+
+    def _heed_stops(self, display: Display, signals: StopSignals, folders: Sequence[Path]) -> None:
+        asked = max(signals.count, *(stop_asked(folder) for folder in folders))
+        asked = min(asked, 2)
+        late = self._stop_at is not None and time.monotonic() > self._stop_at
+        if late:
+            asked = 2
+        if asked <= self._stopping:
+            return
+        if not self._stopping:
+            display.say(f"stopping, within {self.grace:g} s; once more ends the jobs now")
+            # The workers keep the grace period; we only wait for one that does not keep it.
+            self._stop_at = time.monotonic() + self.grace + 2.0
+        self._stopping = asked
+        for folder in folders:
+            ask_to_stop(folder, firm=asked > 1)
+        self.engine.stop(list(self._workers), firm=asked > 1)
+
+    def _give_up(self, job: Job, claim: Record, why: str) -> None:
+        if self._stopping:  # it was asked to stop, and can go on
+            ended = {"error_message": why, "stop_requested": True, "said_by": identity()}
+            end(job, claim, "interrupted", TRY_AGAIN, **ended)
+        else:
+            give_up(job, claim, why)
+
+    def _end_open_attempts(self) -> None:
+        """After our workers' end: what they left open is theirs no more."""
+        for worker in self._workers.values():
+            for folder in worker.jobs or ():
+                job, claim = self.jobs[self._numbers[folder]], last_claim(folder)
+                ours = claim is not None and claim.get("worker") == worker.token
+                if claim is not None and ours and standing(job).state == "open":
+                    self._give_up(job, claim, "the sweep was stopped")
+        self._workers = {}
+
+    def _leave_interrupted(self, display: Display) -> None:
+        for folder, number in list(self._unsettled.items()):
+            job = self.jobs[number]
+            if last_exit(folder) is not None:
+                self._finish(number, interrupted(job), display)
+                del self._unsettled[folder]
+
+    def _wait(self, signals: StopSignals, seconds: float) -> None:
+        ready, _, _ = select.select([signals.alarm], [], [], max(0.0, seconds))
+        if ready:
+            os.read(signals.alarm, 4096)
+
+
+def _said(worker: WorkerSettings) -> str:
+    lines = last_lines(worker.file("log"), count=5)
+    return "; it said: " + " / ".join(lines) if lines else ""
