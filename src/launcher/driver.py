@@ -6,6 +6,7 @@ ended. So a driver may die and be started again, and workers that it never start
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import sys
@@ -22,8 +23,10 @@ from launcher.engine import Engine, EngineUnreachable, WorkerRequest, WorkerStat
 from launcher.events import EventReader
 from launcher.gpus import ONE_THREAD, used_by_strangers
 from launcher.jobs import Job
-from launcher.ledger import Record, check_links, identity, last_lines
+from launcher.ledger import Record, check_links, identity, last_lines, will_pass
+from launcher.lost import LostWatch
 from launcher.outcomes import SweepResult, interrupted, outcome_from_record
+from launcher.processes import ATTEMPT_VARIABLE, NO_ATTEMPT
 from launcher.progress import Display
 from launcher.retries import TRY_AGAIN
 from launcher.stopping import ask_to_stop, let_go_on, stop_asked
@@ -76,8 +79,11 @@ class Driver(Sweep):
         self._stop_at: float | None = None
         self._workers: dict[str, WorkerSettings] = {}
         self._elsewhere: set[int] = set()
+        self._lost = LostWatch()
         self._fruitless = 0
         self._token = uuid.uuid4().hex
+        self._since = time.time()
+        self._trouble = ""
         self._full_look_at = 0.0
         self.engine.check()
         folders = sorted({job.folder.parent for job in self.jobs})
@@ -141,12 +147,20 @@ class Driver(Sweep):
         try:
             for token, state in self._states().items():
                 if state == "gone":
-                    self._gone(self._workers.pop(token), display)
+                    self._gone(self._workers[token], display)
+                    del self._workers[token]
             self._hear(display)
             if not self._stopping:
                 self._start_workers(display)
         except EngineUnreachable as error:
             display.say(f"{error}; its workers go on, trying again")
+        except OSError as error:
+            if not will_pass(error):
+                raise
+            # A full disk: the workers wait too, and the ledger is what it was.
+            if str(error) != self._trouble:
+                display.say(f"nothing can be written now ({error}); trying on")
+            self._trouble = str(error)
         if self._unsettled and (self._workers or not self._stopping):
             self._wait(signals, min(LOOK, display.interval))
         display.update()
@@ -166,7 +180,7 @@ class Driver(Sweep):
             elif event.kind == "ended":
                 self._settle(number, display)
         for number in list(self._elsewhere):
-            settle_if_dead(self.jobs[number])
+            self._lost.look(self.jobs[number])
             self._settle(number, display)
         if time.monotonic() >= self._full_look_at:
             self._full_look_at = time.monotonic() + FULL_LOOK
@@ -192,15 +206,21 @@ class Driver(Sweep):
     def _gone(self, worker: WorkerSettings, display: Display) -> None:
         """A worker has ended: whatever it had open is given up, so that others can take it."""
         self._hear(display)
-        self._fruitless += 1
+        fruitless = True
         for job in [self.jobs[number] for number in self._unsettled.values()]:
             claim = last_claim(job.folder)
             if claim is None or claim.get("worker") != worker.token:
                 continue
-            self._fruitless = 0
+            fruitless = False
             if standing(job).state == "open":
                 self._give_up(job, claim, f"worker lost{_said(worker)}")
             self._settle(self._numbers[job.folder], display)
+        # One that found all of its jobs taken by others is no sign of a fault.
+        fruitless = fruitless and any(
+            standing(self.jobs[self._numbers[folder]]).state == "waiting"
+            for folder in worker.jobs or ()
+        )
+        self._fruitless = self._fruitless + 1 if fruitless else 0
         if self._fruitless >= FRUITLESS and not self._stopping:
             raise WorkersFailError(
                 f"{self._fruitless} workers in a row ended before they took a job{_said(worker)}"
@@ -243,16 +263,15 @@ class Driver(Sweep):
             grace=self.grace,
             strangers=self.strangers,
             sweep=self._token,
-            since=time.time(),
+            since=self._since,
             env=dict(jobs[0].spec.env),
             driver=identity() if local else None,
         )
         path = settings.write()
         on_gpus = any(self.places.values())
-        env = dict(settings.env)
+        env = {**settings.env, ATTEMPT_VARIABLE: NO_ATTEMPT}
         if local and not on_gpus:
             env = {**ONE_THREAD, "CUDA_VISIBLE_DEVICES": "", **env}
-        self._workers[settings.token] = settings
         self.engine.start(
             WorkerRequest(
                 token=settings.token,
@@ -263,6 +282,7 @@ class Driver(Sweep):
                 label=jobs[0].label if len(jobs) == 1 else f"{len(jobs)} jobs",
             )
         )
+        self._workers[settings.token] = settings
 
     def _heed_stops(self, display: Display, signals: StopSignals, folders: Sequence[Path]) -> None:
         asked = max(signals.count, *(stop_asked(folder) for folder in folders))
@@ -278,7 +298,8 @@ class Driver(Sweep):
             self._stop_at = time.monotonic() + self.grace + 2.0
         self._stopping = asked
         for folder in folders:
-            ask_to_stop(folder, firm=asked > 1)
+            with contextlib.suppress(OSError):  # a full disk: the engine tells them too
+                ask_to_stop(folder, firm=asked > 1)
         self.engine.stop(list(self._workers), firm=asked > 1)
 
     def _give_up(self, job: Job, claim: Record, why: str) -> None:
@@ -289,13 +310,20 @@ class Driver(Sweep):
             give_up(job, claim, why)
 
     def _end_open_attempts(self) -> None:
-        """After our workers' end: what they left open is theirs no more."""
-        for worker in self._workers.values():
+        """What our workers that have ended left open is theirs no more, and can go on."""
+        try:
+            states = self._states()
+        except EngineUnreachable:
+            states = {}
+        ended = {"error_message": "the sweep was stopped", "stop_requested": True}
+        for worker in (w for w in self._workers.values() if states.get(w.token) == "gone"):
             for folder in worker.jobs or ():
                 job, claim = self.jobs[self._numbers[folder]], last_claim(folder)
                 ours = claim is not None and claim.get("worker") == worker.token
                 if claim is not None and ours and standing(job).state == "open":
-                    self._give_up(job, claim, "the sweep was stopped")
+                    # On a full disk it stays open, and the next start finds its process dead.
+                    with contextlib.suppress(OSError):
+                        end(job, claim, "interrupted", TRY_AGAIN, said_by=identity(), **ended)
         self._workers = {}
 
     def _leave_interrupted(self, display: Display) -> None:

@@ -20,6 +20,7 @@ from launcher.gpus import places, visible_gpus
 from launcher.jobs import Job
 from launcher.ledger import (
     Record,
+    create_record,
     identity,
     process_liveness,
     read_record,
@@ -116,7 +117,9 @@ class SweepRecord:
                     f"{sweep} is being run by process {driver['pid']} on {driver['host']}, since "
                     f"{before['started_at']}: stop that one first"
                 )
+        number = _driver_number(sweep, 1 + int((before or {}).get("number", 0)))
         record = {**described, "token": token, "driver": identity(), "started_at": utc_now()}
+        record["number"] = number
         opened = cls(path, {**record, "ended_at": None})
         write_record(path, opened._record)
         return opened
@@ -125,6 +128,18 @@ class SweepRecord:
         """The driver has ended in order."""
         with contextlib.suppress(OSError):
             write_record(self._path, {**self._record, "ended_at": utc_now()}, durable=False)
+
+
+def _driver_number(sweep: Path, number: int) -> int:
+    """Ours alone, from `number` on: of two drivers that start in the same moment one is refused."""
+    folder = sweep / "drivers"
+    folder.mkdir(exist_ok=True)
+    while not create_record(folder / f"{number}.json", identity()):
+        other = read_record(folder / f"{number}.json") or {}
+        if process_liveness(other) == "alive" and other["pid"] != os.getpid():
+            raise SweepRunningError(f"{sweep} has just been started by process {other['pid']}")
+        number += 1
+    return number
 
 
 class StopSignals:
