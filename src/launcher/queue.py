@@ -10,6 +10,7 @@ import time
 from collections import deque
 from pathlib import Path
 
+from launcher.asked_again import RetryReader
 from launcher.attempt import give_up, settle_if_dead
 from launcher.claims import last_claim, standing
 from launcher.jobs import Job
@@ -34,6 +35,7 @@ class Queue:
         self._elsewhere: list[Path] = []
         self._known: set[Path] = set()
         self._beats = BeatWatch()
+        self._retries = RetryReader(settings.sweeps)
         self._look_at = 0.0
         self._look_for_new()
 
@@ -78,6 +80,7 @@ class Queue:
             return
         self._look_at = time.monotonic() + LOOK_AGAIN
         self._look_for_new()
+        self._waiting.extend(folder for folder in self._retries.new() if folder in self._known)
         left = []
         for folder in self._elsewhere:
             job = self._load(folder)
