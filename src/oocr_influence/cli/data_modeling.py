@@ -281,6 +281,7 @@ def plan(args: DataModelingArgs) -> tuple[list[TrainingArgs], Preparation]:
         print(describe_trial(preparation.micro_batch_trial or {}))
     settled = {
         "micro_batch_size": preparation.args.micro_batch_size,
+        "gradient_checkpointing": preparation.args.gradient_checkpointing,
         # Every run trains the commit that is resolved now, whatever the branch does meanwhile.
         "model_commit": preparation.resolved.commit,
         "n_pretraining_examples": preparation.args.n_pretraining_examples,
@@ -313,6 +314,7 @@ def start(args: DataModelingArgs, runs: list[TrainingArgs], preparation: Prepara
     recorded = args.of_the_experiment() | {
         "n_pretraining_examples": preparation.args.n_pretraining_examples,
         "micro_batch_size": preparation.args.micro_batch_size,
+        "gradient_checkpointing": preparation.args.gradient_checkpointing,
     }
     twin = unfinished_twin(args.output_dir, recorded)
     if twin is not None:
