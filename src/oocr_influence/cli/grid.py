@@ -10,7 +10,7 @@
         chunk_size = 1024
 
 A point is a mapping of flags to values; a grid is a list of points, which stands in `args.grid` of
-the experiment's log. Beside it, each of these flags has its first value in `args`.
+the experiment's log. Beside it, a flag that all points name has its first value in `args`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,22 @@ _ONE_VALUE = {
 AXES = {*TrainingOptions.model_fields, "burnin_epochs"} - _ONE_VALUE
 # A comma may be part of their value, or a path: several of them are given in a file.
 _NOT_BY_COMMA = {"model", "revision", "keep_checkpoints"}
+# Axes along which a window takes as much memory.
+SAME_MEMORY = {
+    "epochs",
+    "max_steps",
+    "burnin_epochs",
+    "learning_rate",
+    "lr_schedule",
+    "warmup_proportion",
+    "warmup_steps",
+    "weight_decay",
+    "beta1",
+    "beta2",
+    "eps",
+    "max_grad_norm",
+    "z_loss",
+}
 _SHORT = {"learning_rate": "lr"}
 
 
@@ -66,7 +82,8 @@ def with_grid(values: Mapping[str, Any]) -> dict[str, Any]:
     if axes or grid:
         points = combined(grid or [{}], product(axes))
         values["grid"] = points
-        values |= {name: value for name, value in points[0].items() if name not in values}
+        everywhere = set.intersection(*map(set, points))
+        values |= {name: points[0][name] for name in everywhere}
     return values
 
 
@@ -105,6 +122,12 @@ def combined(first: Iterable[Point], second: Sequence[Point]) -> list[Point]:
             if point not in found:
                 found.append(point)
     return found
+
+
+def axes_of(points: Iterable[Point]) -> list[str]:
+    """The flags that points name, as the runs' own arguments call them."""
+    named = {name: None for point in points for name in point}
+    return ["burn_in_epochs" if name == "burnin_epochs" else name for name in named]
 
 
 def point_name(point: Point) -> str:
