@@ -96,14 +96,14 @@ class LogTail:
         self._open()
         if self._file is None:
             return b""
-        at = self._file.seek(0, os.SEEK_END)
+        end = at = self._file.seek(0, os.SEEK_END)
         data = b""
         # One more line end than lines, to know where the first of them begins.
         while at > 0 and data.count(b"\n") <= count:
             size = min(BLOCK, at)
             at = self._file.seek(at - size)
             data = self._file.read(size) + data
-        self._file.seek(0, os.SEEK_END)
+        self._file.seek(end)  # and not to where it ends by now
         lines = data.splitlines(keepends=True)
         return b"".join(lines[len(lines) - min(count, len(lines)) :])
 
