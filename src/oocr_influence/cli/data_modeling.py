@@ -393,7 +393,7 @@ def _extended(args: DataModelingArgs, experiment: Experiment) -> Experiment:
     new = new_jobs(experiment, [one.group() for one in planned])
     print(f"{len(new)} new runs beside {len(experiment.jobs)}")
     if not args.dry_run:
-        add_jobs(experiment, new, stated, axes=[name for one in planned for name in one.point])
+        add_jobs(experiment, new, stated, axes=axes_of([one.point for one in planned]))
     return Experiment(experiment.folder, [*experiment.jobs, *new])
 
 

@@ -19,7 +19,7 @@ from launcher.jobs import Job
 from launcher.ledger import utc_now
 from oocr_influence.cli.arguments import UsageError
 from oocr_influence.cli.experiment import Experiment, RunGroup, jobs_of
-from oocr_influence.cli.grid import AXES, axes_of, combined
+from oocr_influence.cli.grid import AXES, combined, merged_axes
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.models.resolve import default_revision
 from oocr_influence.results.experiment_log import ExperimentLog, read_experiment_log
@@ -41,7 +41,7 @@ def extended_values(experiment: Experiment, stated: Mapping[str, Any]) -> dict[s
         values.pop("revision")
     changed = {name: value for name, value in stated.items() if name != "grid"}
     several = {name for point in stated.get("grid") or [] for name in point}
-    alone = {name: value for name, value in changed.items() if name in AXES - several}
+    alone = {name: value for name, value in changed.items() if name in AXES and name not in several}
     points = combined(began.get("grid") or [{}], [alone])
     points = combined(points, stated.get("grid") or [{}])
     values |= changed
@@ -96,7 +96,7 @@ def add_jobs(
     if jobs:
         log.update(
             jobs=[*before.get("jobs", []), *entry["jobs"]],
-            axes=list(dict.fromkeys([*before.get("axes", []), *axes_of([dict.fromkeys(axes)])])),
+            axes=merged_axes(before.get("axes", []), axes),
             extensions=[*before.get("extensions", []), entry],
             status="running",
         )

@@ -38,7 +38,8 @@ _ONE_VALUE = {
     "compat",
     "profile",
 }
-AXES = {*TrainingOptions.model_fields, "burnin_epochs"} - _ONE_VALUE
+# In the order in which names tell them, whatever order they are stated in.
+AXES = [name for name in [*TrainingOptions.model_fields, "burnin_epochs"] if name not in _ONE_VALUE]
 # A comma may be part of their value, or a path: several of them are given in a file.
 _NOT_BY_COMMA = {"model", "revision", "keep_checkpoints"}
 # Axes along which a window takes as much memory.
@@ -57,6 +58,7 @@ SAME_MEMORY = {
     "max_grad_norm",
     "z_loss",
 }
+_IN_RUNS = {"burnin_epochs": "burn_in_epochs"}
 _SHORT = {"learning_rate": "lr"}
 
 
@@ -69,7 +71,7 @@ def with_grid(values: Mapping[str, Any]) -> dict[str, Any]:
     axes = {
         name: several
         for name, value in values.items()
-        if name in AXES - _NOT_BY_COMMA and (several := _several(value)) is not None
+        if name in AXES and name not in _NOT_BY_COMMA and (several := _several(value)) is not None
     }
     values |= {name: several[0] for name, several in axes.items()}
     grid = values.get("grid")
@@ -118,7 +120,8 @@ def combined(first: Iterable[Point], second: Sequence[Point]) -> list[Point]:
     found: list[Point] = []
     for one in first:
         for other in second:
-            point = {**one, **other}
+            both = {**one, **other}
+            point = {name: both[name] for name in AXES if name in both}
             if point not in found:
                 found.append(point)
     return found
@@ -126,8 +129,14 @@ def combined(first: Iterable[Point], second: Sequence[Point]) -> list[Point]:
 
 def axes_of(points: Iterable[Point]) -> list[str]:
     """The flags that points name, as the runs' own arguments call them."""
-    named = {name: None for point in points for name in point}
-    return ["burn_in_epochs" if name == "burnin_epochs" else name for name in named]
+    named = {name for point in points for name in point}
+    return [_IN_RUNS.get(name, name) for name in AXES if name in named]
+
+
+def merged_axes(one: Iterable[str], other: Iterable[str]) -> list[str]:
+    """The axes of two grids together, by the names that runs have for them."""
+    named = {*one, *other}
+    return [_IN_RUNS.get(name, name) for name in AXES if _IN_RUNS.get(name, name) in named]
 
 
 def point_name(point: Point) -> str:

@@ -120,8 +120,9 @@ def _plan_experiment(
 ) -> None:
     _add_interrupted(plan, experiment)
     first: dict[str, RunFolder] = {}
-    extra: list[RunFolder] = []
+    extra: list[tuple[RunFolder, str]] = []
     for run in runs_of(experiment):
+        variant = variant_of(run)
         log = _log_of(run)
         earlier = is_earlier(run, log)
         completed = is_completed(run, log)
@@ -134,15 +135,14 @@ def _plan_experiment(
             plan.removals.append(_removal(run, experiment, "incomplete"))
         elif keep == "completed":
             plan.kept.append(Kept(run, "completed"))
-        elif variant_of(run) not in first and _is_sound(run):
-            variant = variant_of(run)
+        elif variant not in first and _is_sound(run):
             first[variant] = run
             of_it = f" of {variant}" if variant else ""
             plan.kept.append(Kept(run, f"the first completed run{of_it}"))
         else:
-            extra.append(run)
-    for run in extra:
-        if variant_of(run) not in first:
+            extra.append((run, variant))
+    for run, variant in extra:
+        if variant not in first:
             plan.kept.append(Kept(run, "completed, and no completed run has whole checkpoints"))
         else:
             plan.removals.append(_removal(run, experiment, "extra completed run"))
