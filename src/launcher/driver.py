@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from launcher.asked_again import RetryReader
 from launcher.attempt import give_up, settle_if_dead
 from launcher.claims import ask_again, end, last_claim, last_exit, standing
 from launcher.disk import DiskReservation, still_to_write
@@ -120,6 +121,7 @@ class Driver(Sweep):
         self._numbers = {job.folder: number for number, job in enumerate(self.jobs)}
         self._unsettled = dict(self._numbers)
         self._events = EventReader(folders)
+        self._retries = RetryReader(folders)
         for job in self.jobs:
             now = standing(job)
             if now.state == "done":
@@ -179,6 +181,10 @@ class Driver(Sweep):
                 display.started(self.jobs[number], event.where)
             elif event.kind == "ended":
                 self._settle(number, display)
+        for folder in self._retries.new():
+            if folder in self._numbers and folder not in self._unsettled:
+                self._unsettled[folder] = self._numbers[folder]
+                display.tried_again(self._outcomes.pop(self._numbers[folder]))
         for number in list(self._elsewhere):
             self._lost.look(self.jobs[number])
             self._settle(number, display)

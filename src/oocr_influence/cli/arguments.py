@@ -11,7 +11,7 @@ Flags are the field names, with underscores or dashes; only whole names count. B
 `--no-x` or `--x False`; `None` is writable; lists are JSON, separated by commas, or repeated words;
 `--config FILE` reads YAML or JSON, which flags override. The environment is never read: a
 variable named EPOCHS must not change an experiment. A field `json_` is the flag `--json`: its plain
-name is taken by a method of every model.
+name is taken by a method of every model. A field's `also` names it in another way (-f).
 """
 
 from __future__ import annotations
@@ -61,15 +61,17 @@ def run_command(
 ) -> NoReturn:
     """Parse, run, exit: status 2 and one message where the command line or an input is wrong."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if "-h" in words or "--help" in words:
-        try:
-            print(help_text(arguments, sys.modules[main.__module__].__doc__ or ""), flush=True)
-        except BrokenPipeError:  # `--help | head` has read enough; spare it the complaint at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     warnings.showwarning = _plain_warning
     try:
-        status = main(parse(arguments, words))
+        if "-h" in words or "--help" in words:
+            print(help_text(arguments, sys.modules[main.__module__].__doc__ or ""), flush=True)
+            status = 0
+        else:
+            status = main(parse(arguments, words))
+            sys.stdout.flush()
+    except BrokenPipeError:  # `… | head` has read enough; spare it the complaint at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
     except (UsageError, FileNotFoundError, FileExistsError) as error:
         print(f"error: {error}", file=sys.stderr)
         status = USAGE_ERROR
@@ -107,6 +109,7 @@ def help_text(arguments: type[CommandArguments], doc: str) -> str:
         flag = _flag(name, field)
         if _is_bool(field):
             flag = f"--{name} / --no-{name}"
+        flag = " / ".join([*_also(field), flag])
         shown = f"{flag}  ({_type_name(field.annotation)}{_default_text(field)})"
         lines.append(shown)
         lines.append(
@@ -136,10 +139,11 @@ def _read_words(
     """The texts given for each field, and the faults in how flags were written."""
     fields = arguments.model_fields
     positional = next((name for name, field in fields.items() if _is_positional(field)), None)
+    also = {other: f"--{name}" for name, field in fields.items() for other in _also(field)}
     given: dict[str, list[str]] = {}
     faults: list[str] = []
     current: str | None = None
-    for word in words:
+    for word in (also.get(word, word) for word in words):
         if word.startswith("--") and len(word) > 2:
             flag, has_value, value = word[2:].partition("=")
             name = flag.replace("-", "_")
@@ -249,6 +253,13 @@ def _flag(name: str, field: FieldInfo) -> str:
 def _is_positional(field: FieldInfo) -> bool:
     extra = field.json_schema_extra
     return isinstance(extra, dict) and bool(extra.get("positional"))
+
+
+def _also(field: FieldInfo) -> list[str]:
+    """Other ways to write the flag, as `json_schema_extra` names them."""
+    extra = field.json_schema_extra
+    found = extra.get("also") if isinstance(extra, dict) else None
+    return [str(word) for word in found] if isinstance(found, list) else []
 
 
 def _is_bool(field: FieldInfo | None) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from launcher.in_process import InProcessOrchestrator
 from launcher.jobs import Job, JobSpec, is_alive, load_jobs, read_exit, read_state
 from launcher.local_orchestrator import LocalSweepOrchestrator
 from launcher.outcomes import SweepResult
+from launcher.status import read_sweep
 from launcher.sweep import SweepRunningError
 from oocr_influence.cli.arguments import UsageError
 from oocr_influence.cli.options import TrainingArgs
@@ -71,6 +72,18 @@ class JobRules:
 
 
 @dataclass(frozen=True)
+class RunGroup:
+    """The runs of one point of a grid, or of a sweep that has none: equal but for their orders."""
+
+    runs: Sequence[TrainingArgs]
+    rules: JobRules = field(default_factory=JobRules)
+    name: str = ""
+    """The point's, in ids of jobs."""
+    label: str = ""
+    """The point's, for people."""
+
+
+@dataclass(frozen=True)
 class Experiment:
     """An experiment on disk and its jobs."""
 
@@ -93,8 +106,7 @@ def start_experiment(
     output_dir: Path,
     dataset_file: Path,
     args: dict[str, Any],
-    runs: Sequence[TrainingArgs],
-    rules: JobRules,
+    groups: Sequence[RunGroup],
     **about: Any,
 ) -> Experiment:
     """Make the experiment's folder, its copy of the dataset, its log and its jobs.
@@ -103,7 +115,7 @@ def start_experiment(
     """
     folder = ExperimentFolder.create(output_dir.resolve(), name)
     shutil.copyfile(dataset_file, folder.structured_dataset)
-    jobs = [_job(folder, run, rules) for run in runs]
+    jobs = jobs_of(folder, groups)
     log = ExperimentLog(folder.experiment_log, experiment_name=folder.name, args=args)
     log.update(
         status="running",
@@ -128,6 +140,9 @@ def resume_experiment(path: Path) -> Experiment:
     alive = [job.label for job in jobs if is_alive(read_state(job.folder))]
     if alive:
         raise UsageError(f"--resume {path}: still running there: {', '.join(alive)}")
+    sweep = read_sweep(found[0].jobs)
+    if sweep.driver_alive == "alive":
+        raise UsageError(f"--resume {path}: it is being run by {sweep.driven_by()}")
     return Experiment(found[0], jobs)
 
 
@@ -192,8 +207,33 @@ def describe_jobs(preparation: Preparation, runs: Sequence[TrainingArgs]) -> lis
     ]
 
 
-def _job(folder: ExperimentFolder, run: TrainingArgs, rules: JobRules) -> Job:
-    job_id = f"all_docs_seed_{run.data_order_seed}"
+def jobs_of(folder: ExperimentFolder, groups: Sequence[RunGroup]) -> list[Job]:
+    """A job a run; the same run in two groups is one."""
+    jobs: list[Job] = []
+    for group in groups:
+        for run in group.runs:
+            job = _job(folder, run, group)
+            if all(job.spec.args != other.spec.args for other in jobs):
+                jobs.append(job)
+    return jobs
+
+
+def group_id(group: RunGroup, run: TrainingArgs) -> str:
+    """The id of a run's job: `all_docs_epochs_5_lr_0.0001_seed_42`."""
+    point = f"{group.name}_" if group.name else ""
+    return f"all_docs_{point}seed_{run.data_order_seed}"
+
+
+def record_execution(experiment: Experiment, flags: Mapping[str, Any]) -> None:
+    """Write down how the experiment is run now, for `oocr resume`."""
+    log = ExperimentLog.resume(experiment.folder.experiment_log)
+    log.update(execution=dict(flags))
+    log.write()
+
+
+def _job(folder: ExperimentFolder, run: TrainingArgs, group: RunGroup) -> Job:
+    job_id, rules = group_id(group, run), group.rules
+    label = f"{run.experiment_name} {group.label + ', ' if group.label else ''}seed"
     args = run.model_copy(
         update={
             "structured_dataset": folder.structured_dataset,
@@ -205,7 +245,7 @@ def _job(folder: ExperimentFolder, run: TrainingArgs, rules: JobRules) -> Job:
         id=job_id,
         function=JOB_FUNCTION,
         args=args.model_dump(mode="json"),
-        label=f"{run.experiment_name} seed {run.data_order_seed}",
+        label=f"{label} {run.data_order_seed}",
         preload=PRELOAD,
         on_exit=rules.on_exit(run),
         silence_limit=None if rules.hang_minutes is None else 60 * rules.hang_minutes,

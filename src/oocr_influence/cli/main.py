@@ -31,6 +31,13 @@ COMMANDS = {
     "cleanup": ("CleanupArguments", "delete extra and incomplete runs (lists first)"),
     "export": ("ExportArguments", "plain weights of a checkpoint; runs in the earlier form"),
     "table": ("TableArguments", "what models answer, before and after"),
+    "status": ("StatusArguments", "how sweeps go: jobs, steps, losses, time, disk, GPUs"),
+    "logs": ("LogsArguments", "what a run prints"),
+    "stop": ("StopArguments", "stop sweeps, and make sure that nothing of them is left"),
+    "resume": ("ResumeArguments", "go on with a sweep, as it was run before"),
+    "retry": ("RetryArguments", "have failed runs tried again"),
+    "gpus": ("GpusArguments", "who has this machine's GPUs, and who waits for one"),
+    "worker": ("WorkerArguments", "join a sweep from any machine that sees its folder"),
     "replicate": ("ReplicateArguments", "the seed's four experiments, from datasets to table"),
 }
 

@@ -54,6 +54,14 @@ def settle(preparation: Preparation, *, runs_at_once: int = 1) -> Preparation:
     return replace(preparation, args=args, micro_batch_trial=trial)
 
 
+def tried_as(preparation: Preparation, other: Preparation) -> Preparation:
+    """The same with the number that was found for another run that takes as much memory."""
+    names = ("micro_batch_size", "gradient_checkpointing")
+    found = {name: getattr(other.args, name) for name in names}
+    args = preparation.args.model_copy(update=found)
+    return replace(preparation, args=args, micro_batch_trial=other.micro_batch_trial)
+
+
 def describe_trial(trial: Mapping[str, Any]) -> str:
     """One line: what each size took of what there is."""
     tried = ", ".join(f"{one['size']}: {gigabytes(one['peak_bytes'])}" for one in trial["trials"])

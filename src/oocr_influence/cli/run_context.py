@@ -66,9 +66,10 @@ class RunContext:
     def total_steps(self) -> int:
         return self.preparation.schedule.total_steps
 
-    def report(self, step: int, message: str) -> None:
-        """Tell how far the run is."""
-        self.control.report({"completed": step, "total": self.total_steps, "message": message})
+    def report(self, step: int, message: str, **about: Any) -> None:
+        """Tell how far the run is; `about` is its `loss`, or the `evaluation` that it is at."""
+        told = {"completed": step, "total": self.total_steps, "message": message, **about}
+        self.control.report(told)
 
     def report_written(self) -> None:
         """Tell how much the run has written so far."""
