@@ -22,9 +22,10 @@ import torch
 from pydantic import Field
 
 from oocr_influence.cli.arguments import CommandArguments, UsageError, run_command
+from oocr_influence.cli.disk import check_disk
 from oocr_influence.cli.one_run import run_once
 from oocr_influence.cli.options import TrainingArgs
-from oocr_influence.cli.preparation import check_disk, prepare
+from oocr_influence.cli.preparation import prepare
 from oocr_influence.cli.run_record import log_lines_to
 from oocr_influence.datasets.document_dataset import (
     DocumentDataset,

@@ -16,8 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from launcher.asked_again import RetryReader
 from launcher.attempt import give_up, settle_if_dead
 from launcher.claims import ask_again, end, last_claim, last_exit, standing
+from launcher.disk import DiskReservation, still_to_write
 from launcher.engine import Engine, EngineUnreachable, WorkerRequest, WorkerState
 from launcher.events import EventReader
 from launcher.gpus import ONE_THREAD, used_by_strangers
@@ -45,11 +47,21 @@ class Driver(Sweep):
     """Runs the jobs of one or several sweeps by an engine's workers."""
 
     def __init__(
-        self, *args: Any, engine: Engine, stopped_limit: float = STOPPED_LIMIT, **settings: Any
+        self,
+        *args: Any,
+        engine: Engine,
+        reservation: DiskReservation | None = None,
+        stopped_limit: float = STOPPED_LIMIT,
+        **settings: Any,
     ) -> None:
-        """`stopped_limit`: seconds that others' workers here may stand stopped (SIGSTOP)."""
+        """Take an engine, and what goes with it.
+
+        `reservation`: of the disk that the jobs will fill, let go as they write it.
+        `stopped_limit`: seconds that others' workers here may stand stopped (SIGSTOP).
+        """
         super().__init__(*args, **settings)
         self.engine = engine
+        self.reservation = reservation
         self._stopped_limit = stopped_limit
 
     def described(self) -> Record:
@@ -117,6 +129,7 @@ class Driver(Sweep):
         self._numbers = {job.folder: number for number, job in enumerate(self.jobs)}
         self._unsettled = dict(self._numbers)
         self._events = EventReader(folders)
+        self._retries = RetryReader(folders)
         for job in self.jobs:
             now = standing(job)
             if now.state == "done":
@@ -176,6 +189,10 @@ class Driver(Sweep):
                 display.started(self.jobs[number], event.where)
             elif event.kind == "ended":
                 self._settle(number, display)
+        for folder in self._retries.new():
+            if folder in self._numbers and folder not in self._unsettled:
+                self._unsettled[folder] = self._numbers[folder]
+                display.tried_again(self._outcomes.pop(self._numbers[folder]))
         self._former.look()
         for number in list(self._elsewhere):
             self._lost.look(self.jobs[number])
@@ -184,6 +201,9 @@ class Driver(Sweep):
             self._full_look_at = time.monotonic() + FULL_LOOK
             for number in list(self._unsettled.values()):
                 self._settle(number, display)
+            if self.reservation is not None:
+                left = [self.jobs[number] for number in self._unsettled.values()]
+                self.reservation.still_needs(still_to_write(left))
 
     def _settle(self, number: int, display: Display) -> None:
         """Take a job off the list if it has ended for good."""

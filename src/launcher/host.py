@@ -29,7 +29,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from launcher.ledger import Record, identity, read_record, utc_now, write_record
 
@@ -131,6 +131,12 @@ class Entry:
     def forget_in_child(self) -> None:
         """Give up the lock that a fork inherited: the parent alone lives by it."""
         os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Remove the record."""

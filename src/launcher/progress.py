@@ -181,6 +181,12 @@ class Display:
         self.say(text)
         self._draw()
 
+    def tried_again(self, outcome: JobOutcome) -> None:
+        """Somebody wants a failed job to be tried again."""
+        self._ended -= 1
+        self._failed -= 1
+        self.say(f"{outcome.job.label}: asked for again")
+
     def waits_again(self, job: Job, ended: Record) -> None:
         """An attempt is over, and the job will have another."""
         line = self._lines.pop(job.folder, None)

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from pathlib import Path
 
+from launcher.asked_again import RetryReader
 from launcher.claims import State, standing
 from launcher.jobs import Job, JobSpec
 from launcher.ledger import SPEC_FILE, job_folders
@@ -34,6 +35,7 @@ class Queue:
         self._elsewhere: list[Path] = []
         self._known: set[Path] = set()
         self._lost = LostWatch(silence=silence)
+        self._retries = RetryReader(settings.sweeps)
         self._look_at = 0.0
         self._look_for_new()
 
@@ -82,6 +84,7 @@ class Queue:
             return
         self._look_at = time.monotonic() + LOOK_AGAIN
         self._look_for_new()
+        self._waiting.extend(folder for folder in self._retries.new() if folder in self._known)
         left = []
         for folder in self._elsewhere:
             job, state = self._load(folder)

@@ -1,9 +1,11 @@
 """A small dataset in the earlier system's own file, and runs of the tiny model on it."""
 
+import contextlib
 import sys
 import warnings
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -11,8 +13,9 @@ from oocr_influence.cli.one_run import run_once
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.results.run_folder import RunFolder
 
-# pytest imports test files by path alone; llm_server.py is shared by several of them.
+# pytest imports test files by path alone; llm_server.py and sweep_toys.py are shared by several.
 sys.path.append(str(Path(__file__).parent))
+import sweep_toys
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "earlier_structured_dataset.json"
 # 42 windows of 128 tokens; small enough for seconds, cut into many steps.
@@ -55,3 +58,30 @@ def train_once(tmp_path):
             return RunFolder(Path(run_once(TrainingArgs(**given))["run"]))
 
     return run
+
+
+@pytest.fixture
+def own_host(monkeypatch, tmp_path_factory):
+    """GPUs and cores that no sweep of this machine's but the test's own shares."""
+    monkeypatch.setenv("LAUNCHER_HOST_FOLDER", str(tmp_path_factory.mktemp("host")))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.fixture
+def sweep_of(own_host, tmp_path):
+    """Start a sweep of toy jobs; what is left of it ends with the test."""
+    started = []
+
+    def start(name="toys", *, gpus="0", **jobs):
+        experiment = sweep_toys.make_sweep(tmp_path, name, **jobs)
+        driver = sweep_toys.start(experiment, gpus)
+        started.append(driver)
+        return experiment, driver
+
+    yield start
+    left = [process for driver in started for process in sweep_toys.family_of(driver.pid)]
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    for driver in started:
+        driver.communicate()

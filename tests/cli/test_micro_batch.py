@@ -23,13 +23,17 @@ SWEEP = (
 ).split()
 
 
-def answer(monkeypatch, limit, peaks):
-    """Let the trial's process say this."""
-    trials = [{"size": size, "peak_bytes": peak, "seconds": 0.1} for size, peak in peaks.items()]
-    said = {"trials": trials, "limit_bytes": limit, "device": "a card"}
+def answer(monkeypatch, limit, peaks, recomputed=None):
+    """Let the trial's process say this; `recomputed`: where it is asked with checkpointing."""
 
-    done = subprocess.CompletedProcess([], 0, f"noise\n{json.dumps(said)}\n")
-    monkeypatch.setattr(micro_batch, "_ask_another_process", lambda request: done)
+    def process(request):
+        with_checkpointing = json.loads(request)["args"]["gradient_checkpointing"]
+        found = recomputed if with_checkpointing and recomputed is not None else peaks
+        trials = [{"size": n, "peak_bytes": peak, "seconds": 0.1} for n, peak in found.items()]
+        said = {"trials": trials, "limit_bytes": limit, "device": "a card"}
+        return subprocess.CompletedProcess([], 0, f"noise\n{json.dumps(said)}\n")
+
+    monkeypatch.setattr(micro_batch, "_ask_another_process", process)
 
 
 def test_a_run_tries_out_for_itself_and_records_it(tmp_path):
@@ -66,8 +70,21 @@ def test_a_dry_run_tries_nothing(tmp_path, monkeypatch):
 def test_no_room_for_one_window(tmp_path, monkeypatch):
     answer(monkeypatch, 100e6, {1: 110e6})
     preparation = prepare(arguments(tmp_path, micro_batch_size="auto"))
-    with pytest.raises(UsageError, match="one window of 128 tokens takes 110 MB, and 100 MB are"):
+    said = "one window of 128 tokens takes 110 MB, activations recomputed, and 100 MB are free"
+    with pytest.raises(UsageError, match=said):
         micro_batch.settle(preparation)
+
+
+def test_activations_are_recomputed_only_where_no_window_fits_else(tmp_path, monkeypatch):
+    answer(monkeypatch, 100e6, {1: 110e6}, recomputed={1: 70e6, 2: 90e6, 4: 130e6})
+    preparation = micro_batch.settle(prepare(arguments(tmp_path, micro_batch_size="auto")))
+    assert preparation.args.gradient_checkpointing
+    assert preparation.args.micro_batch_size == 2
+    assert "not one window fitted else" in micro_batch.describe_trial(preparation.micro_batch_trial)
+    answer(monkeypatch, 120e6, {1: 110e6}, recomputed={1: 70e6, 2: 90e6})
+    preparation = micro_batch.settle(prepare(arguments(tmp_path, micro_batch_size="auto")))
+    assert not preparation.args.gradient_checkpointing
+    assert preparation.args.micro_batch_size == 1
 
 
 def test_a_trial_that_fails_says_so(tmp_path, monkeypatch):

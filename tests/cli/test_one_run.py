@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from oocr_influence.cli import preparation
 from oocr_influence.cli.arguments import UsageError
+from oocr_influence.cli.disk import check_disk
 from oocr_influence.cli.options import TrainingArgs
-from oocr_influence.cli.preparation import check_disk, prepare
+from oocr_influence.cli.preparation import prepare
 from oocr_influence.cli.verify import dataset_of, expected_of
 from oocr_influence.datasets.order import order_digest, window_order
 from oocr_influence.models.tiny import FOLDER

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from oocr_influence.cli import data_modeling
 from oocr_influence.cli.arguments import UsageError
 from oocr_influence.cli.data_modeling import DataModelingArgs
-from oocr_influence.cli.experiment import run_experiments
+from oocr_influence.cli.experiment import Execution, run_experiments
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.run_context import Control
 from oocr_influence.cli.run_process import RunProcessError, _portable
@@ -237,7 +237,7 @@ def test_a_sweep_of_runs_in_two_processes_each(tmp_path, monkeypatch, capsys):
     assert "1 runs, 2 GPUs each, data order seeds 42" in capsys.readouterr().out
     experiment = data_modeling.start(sweep, runs, preparation)
     assert experiment.processes == 2
-    assert run_experiments([experiment], max_workers=1).ok
+    assert run_experiments([experiment], Execution(max_workers=1)).ok
     (folder,) = find_runs(tmp_path)
     assert logged(folder)["args"]["processes"] == 2
     assert all(np.isfinite(row["loss"]) for row in steps(folder))

@@ -10,7 +10,8 @@ A command is a class of arguments and a `main(args)` that returns the exit statu
 Flags are the field names, with underscores or dashes; only whole names count. Booleans are `--x`,
 `--no-x` or `--x False`; `None` is writable; lists are JSON, separated by commas, or repeated words;
 `--config FILE` reads YAML or JSON, which flags override. The environment is never read: a
-variable named EPOCHS must not change an experiment.
+variable named EPOCHS must not change an experiment. A field `json_` is the flag `--json`: its plain
+name is taken by a method of every model. A field's `also` names it in another way (-f).
 """
 
 from __future__ import annotations
@@ -60,15 +61,17 @@ def run_command(
 ) -> NoReturn:
     """Parse, run, exit: status 2 and one message where the command line or an input is wrong."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if "-h" in words or "--help" in words:
-        try:
-            print(help_text(arguments, sys.modules[main.__module__].__doc__ or ""), flush=True)
-        except BrokenPipeError:  # `--help | head` has read enough; spare it the complaint at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     warnings.showwarning = _plain_warning
     try:
-        status = main(parse(arguments, words))
+        if "-h" in words or "--help" in words:
+            print(help_text(arguments, sys.modules[main.__module__].__doc__ or ""), flush=True)
+            status = 0
+        else:
+            status = main(parse(arguments, words))
+            sys.stdout.flush()
+    except BrokenPipeError:  # `… | head` has read enough; spare it the complaint at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
     except (UsageError, FileNotFoundError, FileExistsError) as error:
         print(f"error: {error}", file=sys.stderr)
         status = USAGE_ERROR
@@ -86,7 +89,8 @@ def parse(arguments: type[A], words: Sequence[str]) -> A:
     """
     given, faults = _read_words(arguments, words)
     config = given.pop("config", None)
-    values = _read_config(config[-1], faults) if config else {}
+    read = _read_config(config[-1], faults) if config else {}
+    values = {_field_name(name, arguments): value for name, value in read.items()}
     for name, texts in given.items():
         values[name] = _value(arguments.model_fields[name], texts)
     try:
@@ -102,9 +106,10 @@ def help_text(arguments: type[CommandArguments], doc: str) -> str:
     """What the command does, then a paragraph a flag: type, default, meaning with its unit."""
     lines = [doc.strip(), ""]
     for name, field in arguments.model_fields.items():
-        flag = name.upper() if _is_positional(field) else f"--{name}"
+        flag = _flag(name, field)
         if _is_bool(field):
             flag = f"--{name} / --no-{name}"
+        flag = " / ".join([*_also(field), flag])
         shown = f"{flag}  ({_type_name(field.annotation)}{_default_text(field)})"
         lines.append(shown)
         lines.append(
@@ -134,19 +139,20 @@ def _read_words(
     """The texts given for each field, and the faults in how flags were written."""
     fields = arguments.model_fields
     positional = next((name for name, field in fields.items() if _is_positional(field)), None)
+    also = {other: f"--{name}" for name, field in fields.items() for other in _also(field)}
     given: dict[str, list[str]] = {}
     faults: list[str] = []
     current: str | None = None
-    for word in words:
+    for word in (also.get(word, word) for word in words):
         if word.startswith("--") and len(word) > 2:
             flag, has_value, value = word[2:].partition("=")
             name = flag.replace("-", "_")
             current = None
             if name.startswith("no_") and name not in fields and _is_bool(fields.get(name[3:])):
                 given[name[3:]] = ["False"]
-            elif name in fields or name == "config":
-                current = name
-                given.setdefault(name, []).extend([value] if has_value else [])
+            elif _field_name(name, arguments) in fields or name == "config":
+                current = _field_name(name, arguments)
+                given.setdefault(current, []).extend([value] if has_value else [])
             else:
                 faults.append(_unknown(name, arguments))
                 current = "?"
@@ -172,7 +178,8 @@ def _read_words(
 
 
 def _unknown(name: str, arguments: type[CommandArguments]) -> str:
-    near = difflib.get_close_matches(name, [*arguments.model_fields, "config"], n=1, cutoff=0.6)
+    known = [*(field.removesuffix("_") for field in arguments.model_fields), "config"]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f"; did you mean --{near[0]}?" if near else "; --help lists the flags"
     return f"unknown flag --{name}{hint}"
 
@@ -221,7 +228,7 @@ def _describe(fault: Any, arguments: type[CommandArguments]) -> str:
     if fault["type"] == "extra_forbidden":
         return _unknown(name, arguments)
     field = arguments.model_fields[name]
-    flag = name.upper() if _is_positional(field) else f"--{name}"
+    flag = _flag(name, field)
     if fault["type"] == "missing":
         return f"{flag} is missing: {field.description}"
     message = str(fault["msg"]).removeprefix("Value error, ")
@@ -235,9 +242,24 @@ def _options(annotation: Any) -> tuple[Any, ...]:
     return (annotation,)
 
 
+def _field_name(flag: str, arguments: type[CommandArguments]) -> str:
+    return f"{flag}_" if f"{flag}_" in arguments.model_fields else flag
+
+
+def _flag(name: str, field: FieldInfo) -> str:
+    return name.upper() if _is_positional(field) else f"--{name.removesuffix('_')}"
+
+
 def _is_positional(field: FieldInfo) -> bool:
     extra = field.json_schema_extra
     return isinstance(extra, dict) and bool(extra.get("positional"))
+
+
+def _also(field: FieldInfo) -> list[str]:
+    """Other ways to write the flag, as `json_schema_extra` names them."""
+    extra = field.json_schema_extra
+    found = extra.get("also") if isinstance(extra, dict) else None
+    return [str(word) for word in found] if isinstance(found, list) else []
 
 
 def _is_bool(field: FieldInfo | None) -> bool:

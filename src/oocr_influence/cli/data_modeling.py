@@ -13,24 +13,48 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from launcher.disk import still_to_write
 from launcher.gpus import visible_gpus
 from oocr_influence.cli.arguments import INTERRUPTED, UsageError, run_command
+from oocr_influence.cli.detach import detach
+from oocr_influence.cli.disk import check_disk, gigabytes, reserve_disk
 from oocr_influence.cli.experiment import (
+    Execution,
     Experiment,
+    JobRules,
+    RunGroup,
     describe_jobs,
+    group_id,
+    record_execution,
     resume_experiment,
     run_experiments,
     start_experiment,
     unfinished_twin,
 )
-from oocr_influence.cli.micro_batch import describe_trial, settle
+from oocr_influence.cli.extending import (
+    add_jobs,
+    extended_values,
+    known_commits,
+    new_jobs,
+)
+from oocr_influence.cli.grid import (
+    SAME_MEMORY,
+    Point,
+    axes_of,
+    point_label,
+    point_name,
+    with_grid,
+)
+from oocr_influence.cli.micro_batch import describe_trial, settle, tried_as
 from oocr_influence.cli.options import TrainingArgs, TrainingOptions
-from oocr_influence.cli.preparation import Preparation, check_disk, gigabytes, prepare
+from oocr_influence.cli.preparation import Preparation, prepare, prepare_like, same_windows
 from oocr_influence.results.naming import check_experiment_name
 
 # Flags of the earlier system's runs on subsets of the documents, which this version has not yet.
@@ -49,7 +73,18 @@ SUBSET_FLAGS = (
     "dont_save_datasets",
 )
 # How a sweep is run: none of these changes its results, and only these go with --resume.
-NOT_OF_THE_EXPERIMENT = {"resume", "dry_run", "max_workers", "execution_mode", "gpus_per_job"}
+NOT_OF_THE_EXPERIMENT = {
+    "resume",
+    "dry_run",
+    "max_workers",
+    "execution_mode",
+    "gpus_per_job",
+    "busy_gpus",
+    "detach",
+    "extend",
+}
+# What says nothing of how a sweep is run, or is settled by its jobs.
+NOT_REPEATED = {"resume", "dry_run", "detach", "extend", "gpus_per_job"}
 
 
 class DataModelingArgs(TrainingOptions):
@@ -89,8 +124,24 @@ class DataModelingArgs(TrainingOptions):
     """GPUs of one run, which shares its model out over them (GPUs)"""
     max_workers: int | None = Field(default=None, ge=1)
     """runs at the same time (workers; None: one a GPU, or one a core where there is none)"""
+    busy_gpus: Literal["wait", "leave", "use"] = "wait"
+    """GPUs that other people's processes use: wait for them, leave them alone, or use them too"""
+    lost_retries: int = Field(default=3, ge=0)
+    """further tries of a run whose process, worker or machine is lost; it goes on (tries)"""
+    hang_minutes: float | None = Field(default=60, gt=0)
+    """kill a run that reports nothing for so long, its stack in its log, and go on (minutes)"""
+    out_of_memory_retry: bool = False
+    """try a run that is out of GPU memory once more, from the start, with half the micro-batch"""
     resume: Path | None = None
     """go on with the experiment in this folder; its finished runs are kept"""
+    extend: bool = False
+    """with --resume: add the runs that the further flags ask for (--epochs 10, or more orders by
+    --runs_per_dataset_all_docs), each beside all else as it was, and run what is new"""
+    grid: list[dict[str, Any]] | None = None
+    """run every combination of several values: a TOML file of lists by flag, and of [[points]]; one
+    flag's may stand on the command line, as in --epochs 1,5"""
+    detach: bool = False
+    """check everything here, then leave the sweep to a process that survives this terminal"""
     dry_run: bool = False
     """print what would be done, and exit"""
 
@@ -125,6 +176,11 @@ class DataModelingArgs(TrainingOptions):
     force_git_repo_has_sweep: bool = False
     """of the earlier system; refused: the commit and the diff are recorded instead"""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _several_values(cls, values: Any) -> Any:
+        return with_grid(values) if isinstance(values, dict) else values
+
     @field_validator("execution_mode", mode="before")
     @classmethod
     def _known_modes(cls, value: Any) -> Any:
@@ -145,9 +201,13 @@ class DataModelingArgs(TrainingOptions):
         if self.force_git_repo_has_sweep:
             faults.append("--force_git_repo_has_sweep: the commit and diff are recorded instead")
         ignored = sorted(self.model_fields_set - NOT_OF_THE_EXPERIMENT)
-        if self.resume is not None and ignored:
+        if self.resume is not None and ignored and not self.extend:
             flags = ", ".join(f"--{name}" for name in ignored)
             faults.append(f"{flags}: with --resume an experiment goes on as it was started")
+        faults += self._faults_of_extending(ignored)
+        if self.detach and self.execution_mode == "in_process":
+            faults.append("--detach: with --execution_mode in_process the runs are right here")
+        faults += self._grid_faults()
         if self.resume is None and self.dataset_builder_path is None:
             faults.append("--dataset_builder_path is missing: the structured dataset (JSON)")
         try:
@@ -166,8 +226,54 @@ class DataModelingArgs(TrainingOptions):
         counts = name.startswith(("n_datasets", "runs_per_dataset"))
         return not (counts and value == 0)
 
+    def _faults_of_extending(self, stated: list[str]) -> list[str]:
+        if not self.extend:
+            return []
+        faults = [] if self.resume is not None else ["--extend goes with --resume"]
+        if not stated:
+            faults.append("--extend: say by what, such as --epochs 10")
+        kept = {"experiment_name", "output_dir", "dataset_builder_path"}.intersection(stated)
+        if kept:
+            flags = ", ".join(f"--{name}" for name in sorted(kept))
+            faults.append(f"{flags}: an experiment is extended in its place, on its dataset")
+        return faults
+
+    def _grid_faults(self) -> list[str]:
+        """What is wrong with single points; the grid then has values of the flags' own types."""
+        if self.grid is None or (self.resume is not None and not self.extend):
+            return []
+        faults = []
+        if self.micro_batch_size == "auto":
+            moved = sorted({name for point in self.grid for name in point} - SAME_MEMORY)
+            if moved:
+                faults.append(
+                    f"--micro_batch_size auto is tried out once for a sweep, and {moved[0]} changes"
+                    " what a window takes: name a number"
+                )
+        for number, point in enumerate(self.grid):
+            try:
+                args = self._at(point)
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                told = str(first["msg"]).removeprefix("Value error, ")
+                where = ".".join(map(str, first["loc"]))
+                faults.append(
+                    f"grid, at {point_label(point)}: {f'{where}: ' if where else ''}{told}"
+                )
+                continue
+            self.grid[number] = {name: getattr(args, name) for name in point}
+        return faults
+
+    def _at(self, point: Point) -> DataModelingArgs:
+        stated = self.model_dump(include=self.model_fields_set - {"grid", *point})
+        return type(self).model_validate({**stated, **point})
+
+    def points(self) -> list[tuple[Point, DataModelingArgs]]:
+        """The sweep's points, each with the arguments of a sweep of its own."""
+        return [(point, self._at(point)) for point in self.grid] if self.grid else [({}, self)]
+
     def runs(self) -> list[TrainingArgs]:
-        """One run a data order, on all documents."""
+        """One run a data order, on all documents; of a sweep without a grid."""
         assert self.dataset_builder_path is not None
         shared = {name: getattr(self, name) for name in TrainingOptions.model_fields}
         if Path(self.model).is_dir():  # a job may be run again from another place
@@ -190,9 +296,45 @@ class DataModelingArgs(TrainingOptions):
             for i in range(self.runs_per_dataset_all_docs)
         ]
 
+    def execution(self) -> Execution:
+        """How the runs are run."""
+        return Execution(
+            mode=self.execution_mode, max_workers=self.max_workers, strangers=self.busy_gpus
+        )
+
+    def job_rules(self, disk_bytes: int) -> JobRules:
+        """What the launcher does with a run that does not end well."""
+        return JobRules(
+            lost_retries=self.lost_retries,
+            hang_minutes=self.hang_minutes,
+            out_of_memory_retry=self.out_of_memory_retry,
+            disk_bytes=disk_bytes,
+        )
+
     def of_the_experiment(self) -> dict[str, Any]:
         """The arguments that make an experiment what it is, as JSON."""
-        return self.model_dump(mode="json", exclude=NOT_OF_THE_EXPERIMENT)
+        without = NOT_OF_THE_EXPERIMENT | (set() if self.grid else {"grid"})
+        return self.model_dump(mode="json", exclude=without)
+
+    def repeated(self) -> dict[str, Any]:
+        """The stated flags that say how the sweep is run, as JSON: `oocr resume` repeats them."""
+        names = (NOT_OF_THE_EXPERIMENT - NOT_REPEATED) & self.model_fields_set
+        return self.model_dump(mode="json", include=names)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One point of a sweep, checked."""
+
+    args: DataModelingArgs
+    runs: list[TrainingArgs]
+    preparation: Preparation
+    point: Point = field(default_factory=dict)
+
+    def group(self) -> RunGroup:
+        """As the experiment's jobs are made of it."""
+        rules = self.args.job_rules(self.preparation.run_bytes())
+        return RunGroup(self.runs, rules, point_name(self.point), point_label(self.point))
 
 
 def main(args: DataModelingArgs) -> int:
@@ -204,28 +346,55 @@ def main(args: DataModelingArgs) -> int:
                 f"--gpus_per_job {args.gpus_per_job}: this experiment was started with "
                 f"{experiment.processes} a run, and goes on so: leave it out"
             )
+        if args.extend:
+            experiment = _extended(args, experiment)
         if args.dry_run:
             print("\n".join(experiment.describe()))
             return 0
+        left = still_to_write(experiment.jobs)
+        reservation = reserve_disk(experiment.folder.path, left, "what is left of it")
     else:
         if args.gpus_per_job > 1 and not args.dry_run:
             _check_gpus(args.gpus_per_job)
-        runs, preparation = plan(args)
+        planned = plan_all(args)
         if args.dry_run:
             return 0
-        experiment = start(args, runs, preparation)
+        what = f"{sum(len(one.runs) for one in planned)} runs"
+        reservation = reserve_disk(args.output_dir, needed(args, planned), what)
+        experiment = start_all(args, planned)
     print(f"experiment: {experiment.folder.path}")
-    result = run_experiments(
-        [experiment],
-        max_workers=args.max_workers,
-        in_process=args.execution_mode == "in_process",
-    )
+    record_execution(experiment, args.repeated())
+    if args.detach:
+        reservation.close()  # the driver reserves it anew
+        return detach(experiment.folder, ["data_modeling", *_how(args, experiment)])
+    with reservation:
+        result = run_experiments([experiment], args.execution(), reservation)
     print(result.summary())
     if result.ok:
         print(f"check it with: oocr verify {experiment.folder.path}")
         return 0
     print(f"go on with: {_command()} --resume {shlex.quote(str(experiment.folder.path))}")
     return INTERRUPTED if result.interrupted else 1
+
+
+def _how(args: DataModelingArgs, experiment: Experiment) -> list[str]:
+    """The words that go on with an experiment as it is run here."""
+    stated = [f"--{name}={value}" for name, value in args.repeated().items()]
+    return ["--resume", str(experiment.folder.path), *stated]
+
+
+def _extended(args: DataModelingArgs, experiment: Experiment) -> Experiment:
+    """The experiment with the runs that are asked for beside its own; nothing but that is new."""
+    stated = args.model_dump(include=args.model_fields_set - NOT_OF_THE_EXPERIMENT)
+    known = known_commits(experiment)
+    values = extended_values(experiment, stated)
+    wanted = DataModelingArgs.model_validate({**values, "dry_run": args.dry_run})
+    planned = plan_all(wanted, lambda run: known.get((run.model, run.revision)))
+    new = new_jobs(experiment, [one.group() for one in planned])
+    print(f"{len(new)} new runs beside {len(experiment.jobs)}")
+    if not args.dry_run:
+        add_jobs(experiment, new, stated, axes=axes_of([one.point for one in planned]))
+    return Experiment(experiment.folder, [*experiment.jobs, *new])
 
 
 def _check_gpus(wanted: int) -> None:
@@ -236,42 +405,111 @@ def _check_gpus(wanted: int) -> None:
         )
 
 
+def plan_all(
+    args: DataModelingArgs, commit_of: Callable[[TrainingArgs], str | None] = lambda run: None
+) -> list[Planned]:
+    """Every point of a sweep, checked and described; what points share is prepared once.
+
+    `commit_of` names the commit that a run's model must be of, where that was settled before.
+    Raises UsageError before anything is written.
+    """
+    if args.dry_run:
+        print(json.dumps(args.model_dump(mode="json"), indent=1))
+    planned: list[Planned] = []
+    said: list[str] = []
+    points = args.points()
+    for number, (point, own) in enumerate(points, 1):
+        if len(points) > 1:
+            print(f"\npoint {number} of {len(points)}: {point_label(point)}")
+        runs = [run.model_copy(update={"model_commit": commit_of(run)}) for run in own.runs()]
+        planned.append(Planned(own, *_plan(own, runs, planned), point))
+        lines = _describe(planned[-1])
+        for line in lines:
+            if line not in said:  # of the point before
+                print(line)
+        said = lines
+    for line in _describe_whole(args, planned):
+        print(line)
+    if args.dry_run:
+        n_runs = sum(len(one.runs) for one in planned)
+        check_disk(args.output_dir, needed(args, planned), f"{n_runs} runs")
+    return planned
+
+
 def plan(args: DataModelingArgs) -> tuple[list[TrainingArgs], Preparation]:
-    """The runs of a sweep, checked and described; raises UsageError before anything is written."""
-    runs = args.runs()
-    preparation = prepare(runs[0], at_most="n_pretraining_examples" not in args.model_fields_set)
+    """The runs of a sweep without a grid; see `plan_all`."""
+    (planned,) = plan_all(args)
+    return planned.runs, planned.preparation
+
+
+def _plan(
+    args: DataModelingArgs, runs: list[TrainingArgs], before: list[Planned]
+) -> tuple[list[TrainingArgs], Preparation]:
+    """The runs of one point, settled, and what their first was found to be."""
+    alike = next((one for one in before if same_windows(one.args.runs()[0], args.runs()[0])), None)
+    if alike is not None:
+        preparation = prepare_like(alike.preparation, runs[0])
+    else:
+        at_most = "n_pretraining_examples" not in args.model_fields_set
+        preparation = prepare(runs[0], at_most=at_most)
     if args.micro_batch_size == "auto" and not args.dry_run:
-        workers = args.max_workers or os.cpu_count() or 1
-        preparation = settle(preparation, runs_at_once=min(len(runs), workers))
-        print(describe_trial(preparation.micro_batch_trial or {}))
+        if alike is not None:
+            preparation = tried_as(preparation, alike.preparation)
+        else:
+            workers = args.max_workers or os.cpu_count() or 1
+            preparation = settle(preparation, runs_at_once=min(len(runs), workers))
+            print(describe_trial(preparation.micro_batch_trial or {}))
     settled = {
         "micro_batch_size": preparation.args.micro_batch_size,
+        "gradient_checkpointing": preparation.args.gradient_checkpointing,
         # Every run trains the commit that is resolved now, whatever the branch does meanwhile.
         "model_commit": preparation.resolved.commit,
         "n_pretraining_examples": preparation.args.n_pretraining_examples,
     }
-    runs = [run.model_copy(update=settled) for run in runs]
-    if args.dry_run:
-        print(json.dumps(args.model_dump(mode="json"), indent=1))
-    for line in describe_jobs(preparation, runs):
-        print(line)
-    print(args.describe_treatment())
-    if (memory := preparation.describe_memory()) is not None:
-        print(memory)
-    at_once = min(len(runs), args.max_workers or len(runs))
-    left, passing = len(runs) * preparation.run_bytes(), at_once * preparation.passing_bytes()
-    needed = left + passing
+    return [run.model_copy(update=settled) for run in runs], preparation
+
+
+def _describe(planned: Planned) -> list[str]:
+    memory = planned.preparation.describe_memory()
+    return [
+        *describe_jobs(planned.preparation, planned.runs),
+        planned.args.describe_treatment(),
+        *([] if memory is None else [memory]),
+    ]
+
+
+def _describe_whole(args: DataModelingArgs, planned: list[Planned]) -> list[str]:
+    left = sum(len(one.runs) * one.preparation.run_bytes() for one in planned)
+    passing = needed(args, planned) - left
     beside = f", and up to {gigabytes(passing)} while it goes on" if passing else ""
-    print(f"disk: {gigabytes(left)} in {args.output_dir}{beside}")
-    check_disk(args.output_dir, needed, f"{len(runs)} runs")
-    return runs, preparation
+    disk = f"disk: {gigabytes(left)} in {args.output_dir}{beside}"
+    if len(planned) == 1:
+        return [disk]
+    groups = [one.group() for one in planned]
+    ids = [group_id(group, run) for group in groups for run in group.runs]
+    return [f"\n{len(ids)} runs, {len(planned)} points:", *(f"  {one}" for one in ids), disk]
+
+
+def needed(args: DataModelingArgs, planned: list[Planned]) -> int:
+    """What the runs will leave on the disk, and take beside that while they go on (bytes)."""
+    n_runs = sum(len(one.runs) for one in planned)
+    at_once = min(n_runs, args.max_workers or n_runs)
+    left = sum(len(one.runs) * one.preparation.run_bytes() for one in planned)
+    return left + at_once * max(one.preparation.passing_bytes() for one in planned)
 
 
 def start(args: DataModelingArgs, runs: list[TrainingArgs], preparation: Preparation) -> Experiment:
+    """Make the experiment's folder of a sweep without a grid; see `start_all`."""
+    return start_all(args, [Planned(args, runs, preparation)])
+
+
+def start_all(args: DataModelingArgs, planned: list[Planned]) -> Experiment:
     """Make the experiment's folder; says so where an unfinished one of the same arguments lies."""
+    preparation = planned[0].preparation
     recorded = args.of_the_experiment() | {
         "n_pretraining_examples": preparation.args.n_pretraining_examples,
         "micro_batch_size": preparation.args.micro_batch_size,
+        "gradient_checkpointing": preparation.args.gradient_checkpointing,
     }
     twin = unfinished_twin(args.output_dir, recorded)
     if twin is not None:
@@ -284,8 +522,9 @@ def start(args: DataModelingArgs, runs: list[TrainingArgs], preparation: Prepara
         args.output_dir,
         preparation.args.structured_dataset,
         recorded,
-        runs,
+        [one.group() for one in planned],
         micro_batch_trial=preparation.micro_batch_trial,
+        axes=axes_of([one.point for one in planned]) or None,
     )
 
 

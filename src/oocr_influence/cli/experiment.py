@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from launcher.disk import DiskReservation
+from launcher.driver import WorkersFailError
+from launcher.engine import EngineError
 from launcher.gpus import visible_gpus
 from launcher.in_process import InProcessOrchestrator
 from launcher.jobs import Job, JobSpec, is_alive, load_jobs, read_exit, read_state
 from launcher.local_orchestrator import LocalSweepOrchestrator
 from launcher.outcomes import SweepResult
+from launcher.status import read_sweep
+from launcher.sweep import SweepRunningError
 from oocr_influence.cli.arguments import UsageError
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation
@@ -31,6 +36,51 @@ JOB_FUNCTION = "oocr_influence.cli.train_extractive:run_job"
 # Imported once a worker: they take seconds, and none of them touches a GPU.
 PRELOAD = ("oocr_influence.cli.preload",)
 LOGGERS = ("oocr_influence", "launcher")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How and where the jobs of experiments are run; no result depends on it."""
+
+    mode: Literal["local", "in_process"] = "local"
+    max_workers: int | None = None
+    strangers: Literal["wait", "leave", "use"] = "wait"
+
+
+@dataclass(frozen=True)
+class JobRules:
+    """What the launcher does with a run that does not end well, and the disk that it keeps."""
+
+    lost_retries: int = 3
+    hang_minutes: float | None = None
+    out_of_memory_retry: bool = False
+    disk_bytes: int = 0
+
+    def on_exit(self, run: TrainingArgs) -> dict[str, dict[str, Any]]:
+        """Further tries by kind of end: a run goes on from its last state, with the same bits.
+
+        Another micro-batch changes bits, in bf16 more than the last: such a run begins anew, in a
+        folder of its own, and the attempt's record has the change.
+        """
+        again = {"retry": True, "limit": self.lost_retries}
+        rules: dict[str, dict[str, Any]] = dict.fromkeys(("lost", "hung", "-9"), again)
+        size = run.micro_batch_size
+        if self.out_of_memory_retry and isinstance(size, int) and size > 1:
+            halved = {"retry": True, "limit": 1, "patch": {"micro_batch_size": size // 2}}
+            rules["OutOfMemoryError"] = halved
+        return rules
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """The runs of one point of a grid, or of a sweep that has none: equal but for their orders."""
+
+    runs: Sequence[TrainingArgs]
+    rules: JobRules = field(default_factory=JobRules)
+    name: str = ""
+    """The point's, in ids of jobs."""
+    label: str = ""
+    """The point's, for people."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +106,7 @@ def start_experiment(
     output_dir: Path,
     dataset_file: Path,
     args: dict[str, Any],
-    runs: Sequence[TrainingArgs],
+    groups: Sequence[RunGroup],
     **about: Any,
 ) -> Experiment:
     """Make the experiment's folder, its copy of the dataset, its log and its jobs.
@@ -65,7 +115,7 @@ def start_experiment(
     """
     folder = ExperimentFolder.create(output_dir.resolve(), name)
     shutil.copyfile(dataset_file, folder.structured_dataset)
-    jobs = [_job(folder, run) for run in runs]
+    jobs = jobs_of(folder, groups)
     log = ExperimentLog(folder.experiment_log, experiment_name=folder.name, args=args)
     log.update(
         status="running",
@@ -90,14 +140,16 @@ def resume_experiment(path: Path) -> Experiment:
     alive = [job.label for job in jobs if is_alive(read_state(job.folder))]
     if alive:
         raise UsageError(f"--resume {path}: still running there: {', '.join(alive)}")
+    sweep = read_sweep(found[0].jobs)
+    if sweep.driver_alive == "alive":
+        raise UsageError(f"--resume {path}: it is being run by {sweep.driven_by()}")
     return Experiment(found[0], jobs)
 
 
 def run_experiments(
     experiments: Sequence[Experiment],
-    *,
-    max_workers: int | None = None,
-    in_process: bool = False,
+    execution: Execution,
+    reservation: DiskReservation | None = None,
 ) -> SweepResult:
     """Run all jobs of all experiments in one pool, in the order given, and log how they ended.
 
@@ -106,9 +158,21 @@ def run_experiments(
     processes = max((experiment.processes for experiment in experiments), default=1)
     gpus_per_job = processes if visible_gpus() else 1
     jobs = [job for experiment in experiments for job in experiment.jobs]
-    orchestrator = InProcessOrchestrator if in_process else LocalSweepOrchestrator
+    shared: dict[str, Any] = {
+        "gpus_per_job": gpus_per_job,
+        "max_workers": execution.max_workers,
+        "strangers": execution.strangers,
+    }
+    sweep: InProcessOrchestrator | LocalSweepOrchestrator
+    if execution.mode == "in_process":
+        sweep = InProcessOrchestrator(jobs, **shared)
+    else:
+        sweep = LocalSweepOrchestrator(jobs, reservation=reservation, **shared)
     with _text_logs([experiment.folder for experiment in experiments]):
-        result = orchestrator(jobs, gpus_per_job=gpus_per_job, max_workers=max_workers).run()
+        try:
+            result = sweep.run()
+        except (SweepRunningError, EngineError, WorkersFailError) as error:
+            raise UsageError(str(error)) from error
         logging.getLogger("oocr_influence").info(result.summary())
     for experiment in experiments:
         _record_end(experiment, result)
@@ -143,8 +207,33 @@ def describe_jobs(preparation: Preparation, runs: Sequence[TrainingArgs]) -> lis
     ]
 
 
-def _job(folder: ExperimentFolder, run: TrainingArgs) -> Job:
-    job_id = f"all_docs_seed_{run.data_order_seed}"
+def jobs_of(folder: ExperimentFolder, groups: Sequence[RunGroup]) -> list[Job]:
+    """A job a run; the same run in two groups is one."""
+    jobs: list[Job] = []
+    for group in groups:
+        for run in group.runs:
+            job = _job(folder, run, group)
+            if all(job.spec.args != other.spec.args for other in jobs):
+                jobs.append(job)
+    return jobs
+
+
+def group_id(group: RunGroup, run: TrainingArgs) -> str:
+    """The id of a run's job: `all_docs_epochs_5_lr_0.0001_seed_42`."""
+    point = f"{group.name}_" if group.name else ""
+    return f"all_docs_{point}seed_{run.data_order_seed}"
+
+
+def record_execution(experiment: Experiment, flags: Mapping[str, Any]) -> None:
+    """Write down how the experiment is run now, for `oocr resume`."""
+    log = ExperimentLog.resume(experiment.folder.experiment_log)
+    log.update(execution=dict(flags))
+    log.write()
+
+
+def _job(folder: ExperimentFolder, run: TrainingArgs, group: RunGroup) -> Job:
+    job_id, rules = group_id(group, run), group.rules
+    label = f"{run.experiment_name} {group.label + ', ' if group.label else ''}seed"
     args = run.model_copy(
         update={
             "structured_dataset": folder.structured_dataset,
@@ -156,8 +245,11 @@ def _job(folder: ExperimentFolder, run: TrainingArgs) -> Job:
         id=job_id,
         function=JOB_FUNCTION,
         args=args.model_dump(mode="json"),
-        label=f"{run.experiment_name} seed {run.data_order_seed}",
+        label=f"{label} {run.data_order_seed}",
         preload=PRELOAD,
+        on_exit=rules.on_exit(run),
+        silence_limit=None if rules.hang_minutes is None else 60 * rules.hang_minutes,
+        disk_bytes=rules.disk_bytes,
     )
     return Job(spec, folder.job(job_id))
 

@@ -24,8 +24,8 @@ import transformers
 from pydantic import Field, model_validator
 
 from oocr_influence.cli.arguments import CommandArguments, UsageError, run_command
+from oocr_influence.cli.disk import check_disk
 from oocr_influence.cli.evaluation_targets import checkpoint_model
-from oocr_influence.cli.preparation import check_disk
 from oocr_influence.models.load import (
     load_config,
     load_tokenizer,

@@ -19,8 +19,9 @@ import torch
 
 from oocr_influence.cli.adapters import base_of
 from oocr_influence.cli.arguments import UsageError
+from oocr_influence.cli.disk import gigabytes
 from oocr_influence.cli.options import TrainingArgs
-from oocr_influence.cli.preparation import Preparation, gigabytes, prepare
+from oocr_influence.cli.preparation import Preparation, prepare
 from oocr_influence.models.load import load_model, pick_device, recompute_activations
 from oocr_influence.models.lora import add_adapter
 from oocr_influence.results.provenance import peak_memory
@@ -35,26 +36,44 @@ GPU_SHARE, CPU_SHARE = 0.95, 0.8
 def settle(preparation: Preparation, *, runs_at_once: int = 1) -> Preparation:
     """The same with a number for `auto`, and how it was found.
 
-    Runs at once share the memory of this machine, where they train on its CPU. Raises UsageError if
-    not even one window fits, or if the trial fails.
+    Where not even one window fits, activations are computed anew in the backward pass, if then one
+    does. Runs at once share the memory of this machine, where they train on its CPU. Raises
+    UsageError if nothing fits, or if the trial fails.
     """
-    if preparation.args.micro_batch_size != "auto":
+    args = preparation.args
+    if args.micro_batch_size != "auto":
         return preparation
-    size, trial = _choose(preparation.args, runs_at_once)
-    args = preparation.args.model_copy(update={"micro_batch_size": size})
+    size, trial = _choose(args, runs_at_once)
+    if size is None and not args.gradient_checkpointing:
+        args = args.model_copy(update={"gradient_checkpointing": True})
+        size, with_recomputing = _choose(args, runs_at_once)
+        trial = {**with_recomputing, "without_checkpointing": trial["trials"]}
+    if size is None:
+        raise UsageError(_nothing_fits(args, trial))
+    args = args.model_copy(update={"micro_batch_size": size})
     return replace(preparation, args=args, micro_batch_trial=trial)
+
+
+def tried_as(preparation: Preparation, other: Preparation) -> Preparation:
+    """The same with the number that was found for another run that takes as much memory."""
+    names = ("micro_batch_size", "gradient_checkpointing")
+    found = {name: getattr(other.args, name) for name in names}
+    args = preparation.args.model_copy(update=found)
+    return replace(preparation, args=args, micro_batch_trial=other.micro_batch_trial)
 
 
 def describe_trial(trial: Mapping[str, Any]) -> str:
     """One line: what each size took of what there is."""
     tried = ", ".join(f"{one['size']}: {gigabytes(one['peak_bytes'])}" for one in trial["trials"])
+    recomputed = "without_checkpointing" in trial
+    why = "; activations are recomputed (--gradient_checkpointing): not one window fitted else"
     return (
         f"micro-batches tried on {trial['device']}, of which {gigabytes(trial['limit_bytes'])} may "
-        f"be used (windows: most memory): {tried}"
+        f"be used (windows: most memory): {tried}{why if recomputed else ''}"
     )
 
 
-def _choose(args: TrainingArgs, runs_at_once: int) -> tuple[int, dict[str, Any]]:
+def _choose(args: TrainingArgs, runs_at_once: int) -> tuple[int | None, dict[str, Any]]:
     request = json.dumps({"args": args.model_dump(mode="json"), "runs_at_once": runs_at_once})
     done = _ask_another_process(request)
     if done.returncode != 0:
@@ -63,15 +82,16 @@ def _choose(args: TrainingArgs, runs_at_once: int) -> tuple[int, dict[str, Any]]
         )
     answer = json.loads(done.stdout.splitlines()[-1])
     trials = [Trial(**trial) for trial in answer["trials"]]
-    size = largest_that_fits(trials, answer["limit_bytes"])
-    if size is None:
-        took = gigabytes(trials[0].peak_bytes) if trials else "more"
-        raise UsageError(
-            f"--micro_batch_size auto: one window of {args.chunk_size} tokens takes {took}, and "
-            f"{gigabytes(answer['limit_bytes'])} are free on {answer['device']}: add "
-            "--gradient_checkpointing, lower --chunk_size, or free some memory"
-        )
-    return size, answer
+    return largest_that_fits(trials, answer["limit_bytes"]), answer
+
+
+def _nothing_fits(args: TrainingArgs, trial: Mapping[str, Any]) -> str:
+    took = gigabytes(trial["trials"][0]["peak_bytes"]) if trial["trials"] else "more"
+    return (
+        f"--micro_batch_size auto: one window of {args.chunk_size} tokens takes {took}, "
+        f"activations recomputed, and {gigabytes(trial['limit_bytes'])} are free on "
+        f"{trial['device']}: lower --chunk_size, or free some memory"
+    )
 
 
 def _ask_another_process(request: str) -> subprocess.CompletedProcess[str]:

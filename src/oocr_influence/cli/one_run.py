@@ -291,5 +291,7 @@ class _Run:
         speed = step.labelled_tokens / max(step.seconds, 1e-9)
         kind = "burn-in " if step.burn_in else ""
         self.context.report(
-            0 if step.burn_in else step.step, f"{kind}loss {step.loss:.3f}  {speed:,.0f} tok/s"
+            0 if step.burn_in else step.step,
+            f"{kind}loss {step.loss:.3f}  {speed:,.0f} tok/s",
+            loss=float(step.loss),
         )

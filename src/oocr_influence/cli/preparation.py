@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 from oocr_influence.cli.arguments import UsageError
@@ -34,6 +32,21 @@ from oocr_influence.training.schedule import Milestone, Schedule
 
 # Beside the checkpoints: logs, records, train set and eval sets, as seen for the built-in worlds.
 OTHER_BYTES_PER_RUN = 200 * 2**20
+_OF_THE_WINDOWS = (
+    "structured_dataset",
+    "model",
+    "revision",
+    "model_commit",
+    "force_local_model_cache",
+    "n_pretraining_examples",
+    "seed",
+    "packing",
+    "packing_seed",
+    "document_order",
+    "chunk_size",
+    "overlap_cuts",
+    "drop_last",
+)
 
 
 @dataclass(frozen=True)
@@ -221,8 +234,34 @@ def _pack(args: TrainingArgs, resolved: ResolvedModel, dataset: StructuredDatase
         schedule = args.schedule(len(windows))
     except ValueError as error:
         raise UsageError(f"{args.structured_dataset}: {error}") from None
+    return _checked(Preparation(args, resolved, tokenizer, dataset, documents, windows, schedule))
+
+
+def prepare_like(preparation: Preparation, args: TrainingArgs) -> Preparation:
+    """Another run on the same windows, without packing them again; see `same_windows`.
+
+    Raises UsageError as `prepare` does.
+    """
+    # The number of pretraining documents that there are, where the default was more.
+    kept = preparation.args.n_pretraining_examples
+    args = args.model_copy(update={"n_pretraining_examples": kept})
+    faults = _faults_of_this_process(args)
+    if (fault := memory_fault(args, load_config(preparation.resolved))) is not None:
+        faults.append(fault)
+    if faults:
+        raise UsageError("\n       ".join(faults))
+    schedule = args.schedule(len(preparation.windows))
+    return _checked(replace(preparation, args=args, schedule=schedule, micro_batch_trial=None))
+
+
+def same_windows(one: TrainingArgs, other: TrainingArgs) -> bool:
+    """Whether two runs read the same windows of the same model's tokens."""
+    return all(getattr(one, name) == getattr(other, name) for name in _OF_THE_WINDOWS)
+
+
+def _checked(preparation: Preparation) -> Preparation:
+    args, resolved, windows = preparation.args, preparation.resolved, preparation.windows
     faults = _length_faults(args, resolved) + _adapter_faults(args, resolved)
-    preparation = Preparation(args, resolved, tokenizer, dataset, documents, windows, schedule)
     scheduled = preparation.scheduled_checkpoints
     if unknown := args.keeping.unknown(scheduled):
         names = ", ".join(moment.name for moment in scheduled)
@@ -274,35 +313,3 @@ def _check_commit(args: TrainingArgs, resolved: ResolvedModel) -> None:
             f"{args.model} at revision {args.revision!r} is now commit {resolved.commit}, but the "
             f"sweep began with {args.model_commit}: name that commit as --revision"
         )
-
-
-def check_disk(
-    folder: Path,
-    needed: int,
-    what: str,
-    *,
-    remedy: str = "save less often (--epochs_per_save), ",
-) -> None:
-    """Raise UsageError if the disk under `folder` has less than `needed` bytes free.
-
-    `remedy` is what may be done beside naming another folder and freeing some space.
-    """
-    place = folder.resolve()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise UsageError(
-            f"{what} will take {gigabytes(needed)}, but only {gigabytes(free)} are free under "
-            f"{folder}: name another --output_dir, {remedy}or free some space"
-        )
-    if needed > 0.9 * free:
-        warnings.warn(f"{what} will leave less than a tenth of {folder}'s disk free", stacklevel=2)
-
-
-def gigabytes(n_bytes: float) -> str:
-    """1.5 GB, 320 MB, 2.1 TB: decimal units, as disks are sold."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9)):
-        if n_bytes >= size:
-            return f"{n_bytes / size:,.1f} {unit}"
-    return f"{n_bytes / 1e6:,.0f} MB"

@@ -9,15 +9,24 @@ experiments in one pool of workers, verifies what they left, and prints the tabl
 
 from __future__ import annotations
 
+import json
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from launcher.disk import still_to_write
 from oocr_influence.cli import data_modeling, generate, table, verify
 from oocr_influence.cli.arguments import INTERRUPTED, CommandArguments, UsageError, run_command
 from oocr_influence.cli.data_modeling import DataModelingArgs
-from oocr_influence.cli.experiment import Experiment, run_experiments
-from oocr_influence.cli.preparation import check_disk, gigabytes
+from oocr_influence.cli.detach import detach
+from oocr_influence.cli.disk import check_disk, gigabytes, reserve_disk
+from oocr_influence.cli.experiment import (
+    Execution,
+    Experiment,
+    resume_experiment,
+    run_experiments,
+)
 from oocr_influence.documents.pretraining import MAX_CHARS
 from oocr_influence.reports.table import ASKED, before_after_table, render_overview
 from oocr_influence.results.finding import find_runs
@@ -78,24 +87,40 @@ class ReplicateArguments(CommandArguments):
     """where the experiments are written"""
     max_workers: int | None = None
     """runs at the same time (workers; None: one a GPU, or one a core where there is none)"""
+    detach: bool = False
+    """check everything here, then leave it to a process that survives this terminal"""
+    resume: list[Path] = []
+    """go on with these experiments of an earlier call, instead of starting anew"""
 
 
 def main(args: ReplicateArguments) -> int:
     """All of it; returns 0 only if every run succeeded and verifies."""
     scale = SCALES[args.scale]
-    if args.scale == "full":
-        _announce_full_scale(args.output_dir)
-    datasets = {world: _dataset(args, world, scale) for world in WORLDS}
-    experiments = [
-        _start(args, scale, datasets[world], world, epochs) for epochs in EPOCHS for world in WORLDS
-    ]
-    result = run_experiments(experiments, max_workers=args.max_workers)
-    print(result.summary())
+    datasets = {world: _dataset_path(args, world, scale) for world in WORLDS}
+    if args.resume:
+        experiments = [resume_experiment(path) for path in args.resume]
+    else:
+        if args.scale == "full":
+            _announce_full_scale(args.output_dir)
+        for world, path in datasets.items():
+            _write_dataset(path, world, scale)
+        experiments = [
+            _start(args, scale, datasets[world], world, epochs)
+            for epochs in EPOCHS
+            for world in WORLDS
+        ]
+    jobs = [job for experiment in experiments for job in experiment.jobs]
     paths = [experiment.folder.path for experiment in experiments]
+    reservation = reserve_disk(args.output_dir, still_to_write(jobs), "the four experiments")
+    if args.detach:
+        reservation.close()  # the driver reserves it anew
+        first, *others = [experiment.folder for experiment in experiments]
+        return detach(first, ["replicate", *_again(args, paths)], others)
+    with reservation:
+        result = run_experiments(experiments, Execution(max_workers=args.max_workers), reservation)
+    print(result.summary())
     if not result.ok:
-        print("go on with each of:")
-        for path in paths:
-            print(f"  python experiments/data_modeling.py --resume {path}")
+        print(f"go on with: oocr replicate {shlex.join(_again(args, paths))}")
         return INTERRUPTED if result.interrupted else 1
     print("\nverification")
     verified = verify.main(verify.VerifyArguments(paths=paths))
@@ -126,13 +151,24 @@ def _announce_full_scale(output_dir: Path) -> None:
     check_disk(output_dir, needed, "the seed at full scale")
 
 
-def _dataset(args: ReplicateArguments, world: str, scale: Scale) -> Path:
-    """The dataset's file under the seed's name, written if it is not there."""
+def _again(args: ReplicateArguments, paths: list[Path]) -> list[str]:
+    """The words that go on with these experiments."""
+    names = ("scale", "datasets_dir", "output_dir", "max_workers")
+    stated = [f"--{name}={getattr(args, name)}" for name in names if name in args.model_fields_set]
+    return [*stated, "--resume", json.dumps([str(path) for path in paths])]
+
+
+def _dataset_path(args: ReplicateArguments, world: str, scale: Scale) -> Path:
+    """The dataset's file under the seed's name."""
     name = generate.default_output(world, scale.docs_per_fact, scale.pretraining_docs).name
-    path = args.datasets_dir / name
+    return args.datasets_dir / name
+
+
+def _write_dataset(path: Path, world: str, scale: Scale) -> None:
+    """Write the dataset's file if it is not there."""
     if path.exists():
         print(f"{path} is there and is used as it is")
-        return path
+        return
     generate.main(
         generate.GenerateArguments(
             world=world,
@@ -143,7 +179,6 @@ def _dataset(args: ReplicateArguments, world: str, scale: Scale) -> Path:
             output=path,
         )
     )
-    return path
 
 
 def _start(

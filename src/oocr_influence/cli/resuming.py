@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,13 @@ class Resumed:
         return _read_state(self.folder)
 
 
-def find_unfinished(args: TrainingArgs) -> RunFolder | None:
-    """The newest run of exactly these arguments in their output folder that nobody is running."""
+def find_unfinished(
+    args: TrainingArgs, is_over: Callable[[str], bool] = lambda attempt: False
+) -> RunFolder | None:
+    """The newest run of exactly these arguments in their output folder that nobody is running.
+
+    `is_over` says whether an attempt at a job has ended by its ledger, as that of a lost machine.
+    """
     if not args.output_dir.is_dir():
         return None
     asked = args.model_dump(mode="json")
@@ -54,7 +60,13 @@ def find_unfinished(args: TrainingArgs) -> RunFolder | None:
             logged = read_experiment_log(run.experiment_log)
         except (OSError, ValueError):
             continue
-        if logged.args == asked and logged.status != "completed" and run.ownership()[0] == "free":
+        if logged.args != asked or logged.status == "completed":
+            continue
+        state, owner = run.ownership()
+        if state == "unknown" and owner is not None and owner.attempt and is_over(owner.attempt):
+            run.release()  # its process may live on a lost machine, but it may not save any more
+            state = "free"
+        if state == "free":
             return run
     return None
 

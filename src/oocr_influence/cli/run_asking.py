@@ -121,7 +121,8 @@ class RunAsking:
         """Ask the model, and write what it answers."""
 
         def progress(done: int, total: int) -> None:
-            self._run.report(step, f"evaluating {name} {100 * done // max(total, 1)} %")
+            said = f"evaluating {name} {100 * done // max(total, 1)} %"
+            self._run.report(step, said, evaluation=name)
 
         if step and self._baseline is None and self._run.args.eval_first_step:
             self._baseline = self._untouched_scores()

@@ -11,6 +11,7 @@ from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation
 from oocr_influence.models.team import ALONE, Team
 from oocr_influence.results.cache import Cache
+from oocr_influence.results.checkpoints import folder_bytes
 from oocr_influence.results.experiment_log import ExperimentLog
 from oocr_influence.results.provenance import Phases
 from oocr_influence.results.run_folder import RunFolder
@@ -65,9 +66,14 @@ class RunContext:
     def total_steps(self) -> int:
         return self.preparation.schedule.total_steps
 
-    def report(self, step: int, message: str) -> None:
-        """Tell how far the run is."""
-        self.control.report({"completed": step, "total": self.total_steps, "message": message})
+    def report(self, step: int, message: str, **about: Any) -> None:
+        """Tell how far the run is; `about` is its `loss`, or the `evaluation` that it is at."""
+        told = {"completed": step, "total": self.total_steps, "message": message, **about}
+        self.control.report(told)
+
+    def report_written(self) -> None:
+        """Tell how much the run has written so far."""
+        self.control.report({"disk_bytes": folder_bytes(self.folder.path)})
 
     def waiting(self, what: str) -> Callable[[], None]:
         """What to do while another process works for this one too: say so, and stop if asked."""

@@ -22,9 +22,10 @@ from typing import Any, Protocol
 from pydantic import Field, model_validator
 
 from oocr_influence.cli.arguments import run_command
+from oocr_influence.cli.disk import check_disk
 from oocr_influence.cli.micro_batch import settle
 from oocr_influence.cli.options import TrainingArgs
-from oocr_influence.cli.preparation import check_disk, prepare
+from oocr_influence.cli.preparation import prepare
 from oocr_influence.cli.resuming import find_unfinished, unfinished_run
 from oocr_influence.cli.run_context import Control, RunStopped
 from oocr_influence.cli.run_processes import ProcessDiedError, check_processes, run
@@ -71,6 +72,8 @@ class RunningJob(Protocol):
     def stop_requested(self) -> bool: ...
 
     def may_save(self) -> bool: ...
+
+    def has_ended(self, attempt: str) -> bool: ...
 
     def report(self, values: Mapping[str, Any]) -> None: ...
 
@@ -134,7 +137,7 @@ def run_job(args: dict[str, Any], job: RunningJob) -> dict[str, Any]:
     try:
         with log_lines_to(logging.StreamHandler()):  # the job's own log
             asked = TrainingArgs.model_validate(args)
-            return run(asked, control, unfinished=find_unfinished(asked))
+            return run(asked, control, unfinished=find_unfinished(asked, job.has_ended))
     except RunStopped as stopped:
         raise JobInterrupted(str(stopped)) from None
 

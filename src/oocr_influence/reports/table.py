@@ -23,6 +23,7 @@ from typing import Any
 from oocr_influence.results.merged_evaluations import is_evaluated, read_merged
 from oocr_influence.results.naming import unstamped
 from oocr_influence.results.run_folder import RunFolder
+from oocr_influence.results.variants import variant_of
 
 GROUPS = ("kind", "relation", "style", "answer_format")
 # A kind, where answers in another format than the documents' are kinds of their own.
@@ -55,6 +56,7 @@ class Row:
     """One group of questions of one experiment; numbers are None where no question has one."""
 
     experiment: str
+    """Its name, and the point of its grid."""
     group: Mapping[str, str]
     """Values of `kind`, `relation`, … by which the questions were grouped."""
     n_runs: int
@@ -84,7 +86,7 @@ def before_after_table(
     before: str = "start",
     after: str = "final",
 ) -> list[Row]:
-    """Rows for every experiment of `runs`, trained relations first.
+    """Rows for every experiment of `runs`, and for every point of its grid, trained ones first.
 
     A kind of several groups has a last row of all its questions, `all` in the other columns. Each
     control is a kind of its own; `control: swapped` grades the trained questions by other entities'
@@ -100,9 +102,11 @@ def before_after_table(
         # Sets that were added later may have been asked at one of the two alone.
         asked = set.intersection(*(set(table.column("set").to_pylist()) for table in tables))
         first, last = (_means(table, by, asked) for table in tables)
+        variant = variant_of(run)
+        name = f"{run.experiment.name}: {variant}" if variant else run.experiment.name
         for key in last:
             if key in first:
-                groups[run.experiment.name, key].append((first[key], last[key]))
+                groups[name, key].append((first[key], last[key]))
     rows = [_row(name, dict(zip(by, key, strict=True)), groups[name, key]) for name, key in groups]
     return sorted(rows, key=lambda row: (row.experiment, _order(row.group)))
 

@@ -1,6 +1,8 @@
 """Which process owns a run folder, so that upkeep never deletes what somebody is writing.
 
-`owner.json` holds the host, the process id and the process's start time (an id alone is reused).
+`owner.json` holds the host, the process id and the process's start time (an id alone is reused),
+and, where it is one, the attempt at a job: its ledger may know that the attempt is over, where the
+process cannot be asked.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import psutil
 
 from oocr_influence.results.atomic import write_json
 
+ATTEMPT_VARIABLE = "LAUNCHER_ATTEMPT"  # set by whoever runs jobs: a token of the attempt
 Ownership = Literal["free", "alive", "unknown"]
 
 
@@ -36,6 +39,7 @@ class Owner:
     claimed: str
     boot_id: str | None = None
     released: str | None = None
+    attempt: str | None = None
 
     def describe(self) -> str:
         return f"process {self.pid} of {self.user} on {self.host}, since {self.claimed}"
@@ -50,6 +54,7 @@ def this_process() -> Owner:
         user=_user(),
         claimed=_now(),
         boot_id=_boot_id(),
+        attempt=os.environ.get(ATTEMPT_VARIABLE),
     )
 
 

@@ -22,6 +22,7 @@ from oocr_influence.results import checkpoints
 from oocr_influence.results.experiment_log import LoggedExperiment, read_experiment_log
 from oocr_influence.results.finding import runs_of
 from oocr_influence.results.run_folder import RUNS_FOLDERS, ExperimentFolder, RunFolder
+from oocr_influence.results.variants import variant_of
 from oocr_influence.results.verification import is_completed, is_earlier
 
 Keep = Literal["first-completed", "completed"]
@@ -71,8 +72,9 @@ def plan_cleanup(
 ) -> CleanupPlan:
     """Incomplete runs, and with `first-completed` every completed run but an experiment's first.
 
-    The first is the earliest started one whose checkpoints are whole. Runs of the earlier system
-    stay, unless `include_earlier` counts its extra completed ones in; its other runs always stay.
+    The first is the earliest started one whose checkpoints are whole; of a grid, each point has its
+    first. Runs of the earlier system stay, unless `include_earlier` counts its extra completed ones
+    in; its other runs always stay.
     """
     plan = CleanupPlan()
     for experiment in experiments:
@@ -117,9 +119,10 @@ def _plan_experiment(
     busy: Busy,
 ) -> None:
     _add_interrupted(plan, experiment)
-    first: RunFolder | None = None
-    extra: list[RunFolder] = []
+    first: dict[str, RunFolder] = {}
+    extra: list[tuple[RunFolder, str]] = []
     for run in runs_of(experiment):
+        variant = variant_of(run)
         log = _log_of(run)
         earlier = is_earlier(run, log)
         completed = is_completed(run, log)
@@ -132,13 +135,14 @@ def _plan_experiment(
             plan.removals.append(_removal(run, experiment, "incomplete"))
         elif keep == "completed":
             plan.kept.append(Kept(run, "completed"))
-        elif first is None and _is_sound(run):
-            first = run
-            plan.kept.append(Kept(run, "the first completed run"))
+        elif variant not in first and _is_sound(run):
+            first[variant] = run
+            of_it = f" of {variant}" if variant else ""
+            plan.kept.append(Kept(run, f"the first completed run{of_it}"))
         else:
-            extra.append(run)
-    for run in extra:
-        if first is None:
+            extra.append((run, variant))
+    for run, variant in extra:
+        if variant not in first:
             plan.kept.append(Kept(run, "completed, and no completed run has whole checkpoints"))
         else:
             plan.removals.append(_removal(run, experiment, "extra completed run"))
