@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 ATTEMPT_VARIABLE = "LAUNCHER_ATTEMPT"
 WORKER_VARIABLE = "LAUNCHER_WORKER"
@@ -51,15 +50,29 @@ def processes_of(tokens: Iterable[str]) -> list[int]:
     if not wanted or sys.platform != "linux":
         return []
     found = []
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
-            continue
-        # Another user's cannot be read; one that ends meanwhile, or a zombie, reads as nothing.
-        with contextlib.suppress(OSError):
-            environment = Path(entry.path, "environ").read_bytes()
-            if b"LAUNCHER_" in environment and any(t in environment for t in wanted):
-                found.append(int(entry.name))
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):  # noqa: PTH208
+        environment = b"" if pid == os.getpid() else _environment(pid)
+        if b"LAUNCHER_" in environment and any(t in environment for t in wanted):
+            found.append(pid)
     return found
+
+
+def _environment(pid: int) -> bytes:
+    # Without pathlib: a machine has thousands of processes, and a job ends only after this look.
+    # Another user's cannot be read; one that ends meanwhile, or a zombie, reads as nothing.
+    try:
+        descriptor = os.open(f"/proc/{pid}/environ", os.O_RDONLY)
+    except OSError:
+        return b""
+    parts = []
+    try:
+        while part := os.read(descriptor, 1 << 17):
+            parts.append(part)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+    return b"".join(parts)
 
 
 def end_processes(tokens: Iterable[str], *, within: float = 5.0) -> list[int]:

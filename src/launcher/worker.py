@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import importlib
 import os
 import select
@@ -256,6 +257,9 @@ class Worker:
                 importlib.import_module(module)
         with output_to(log):
             warn_of_what_forks_badly(missing)
+        # A child that collects garbage would copy every page on which an object lies.
+        gc.collect()
+        gc.freeze()
 
     # --- a job's own process ---------------------------------------------------------------------
 
