@@ -171,9 +171,10 @@ def rival(program: str, rivals: str) -> Callable[[Path, int], list[list[float]]]
                 *command,
             ]
         env = {**os.environ, "PYTHONPATH": rivals, "RAY_USAGE_STATS_ENABLED": "0"}
-        env |= {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": str(folder)}
-        env["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        env |= {"RAY_AUTH_MODE": "disabled", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+        with tempfile.TemporaryDirectory(prefix="ray") as short:  # its sockets' names are limited
+            env["RAY_TMPDIR"] = short
+            done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(done.stderr)
         times: list[list[float]] = json.loads(done.stdout.splitlines()[-1])
