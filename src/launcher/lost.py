@@ -19,8 +19,12 @@ STOPPED_LIMIT = 30.0  # seconds that a worker may stand stopped (SIGSTOP) before
 class LostWatch:
     """Looks at jobs that others have taken, again and again, and gives up what will not end."""
 
-    def __init__(self, *, silence: float = SILENCE, stopped_limit: float = STOPPED_LIMIT) -> None:
+    def __init__(
+        self, *, silence: float = SILENCE, stopped_limit: float = STOPPED_LIMIT, own: str = ""
+    ) -> None:
+        """`own`: the token of the worker that looks, which an engine may have started again."""
         self._silence = silence
+        self._own = own
         self._beats = BeatWatch()
         self._stopped = StoppedWatch(stopped_limit)
 
@@ -33,6 +37,8 @@ class LostWatch:
         alive = liveness({"status": "running", **claim})
         if alive == "alive" and self._stopped.too_long(claim["pid"]):
             give_up(job, claim, "its worker stood stopped")
+        elif alive == "unknown" and claim["worker"] == self._own:
+            give_up(job, claim, f"its worker was started again, away from {claim['host']}")
         elif alive == "unknown" and self._silent(job, claim):
             give_up(job, claim, f"no sign of life from {claim['host']} for {self._silence:.0f} s")
 
