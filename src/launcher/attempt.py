@@ -22,7 +22,7 @@ from typing import Any, Literal
 from launcher.claims import as_state, end, is_open, last_claim, standing, take
 from launcher.jobs import TRY_AGAIN, Job, JobInterrupted, RunningJob
 from launcher.ledger import STATE_FILE, Record, identity, liveness, write_record
-from launcher.processes import end_processes
+from launcher.processes import WORKER_VARIABLE, end_processes
 
 FULL_DISK = 0.5  # seconds between two tries to record an end
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -56,7 +56,7 @@ def give_up(job: Job, claim: Record, why: str) -> Record | None:
 
     What it left running on this machine is killed first, so that its successor is alone.
     """
-    tokens = [claim["attempt"], *([claim["worker"]] if claim.get("worker") else [])]
+    tokens = {claim["attempt"], claim.get("worker")} - {None, os.environ.get(WORKER_VARIABLE)}
     if end_processes(tokens):
         return None
     return end(job, claim, "lost", -signal.SIGKILL, error_message=why, said_by=identity())

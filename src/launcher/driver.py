@@ -32,7 +32,7 @@ from launcher.progress import Display
 from launcher.retries import TRY_AGAIN
 from launcher.stopping import ask_to_stop, let_go_on, stop_asked
 from launcher.sweep import StopSignals, Sweep, SweepRecord
-from launcher.worker_settings import WorkerSettings
+from launcher.worker_settings import WorkerSettings, read_workers
 
 LOOK = 1.0  # seconds between two looks at the events of the workers
 FULL_LOOK = 30.0  # seconds between two looks at all jobs, whatever the events say
@@ -59,16 +59,24 @@ class Driver(Sweep):
         `reservation`: of the disk that the jobs will fill, let go as they write it.
         `stopped_limit`: seconds that others' workers here may stand stopped (SIGSTOP).
         """
+        self.is_here = engine.jobs_per_worker is None
         super().__init__(*args, **settings)
         self.engine = engine
         self.reservation = reservation
         self._stopped_limit = stopped_limit
+        if not self.is_here:
+            self.at_once = min(engine.max_in_flight, settings.get("max_workers") or len(self.jobs))
+
+    @property
+    def _gpus(self) -> int:
+        """GPUs that a job has."""
+        return self.gpus_per_job if not self.is_here or any(self.places.values()) else 0
 
     def described(self) -> Record:
         """How the sweep is run, for its record."""
         return {
             "engine": self.engine.name,
-            "gpus_per_job": self.each if any(self.places.values()) else 0,
+            "gpus_per_job": self._gpus,
             "at_once": self.at_once,
             "grace": self.grace,
             "strangers": self.strangers,
@@ -129,6 +137,7 @@ class Driver(Sweep):
         self._numbers = {job.folder: number for number, job in enumerate(self.jobs)}
         self._unsettled = dict(self._numbers)
         self._events = EventReader(folders)
+        self._adopt_workers(folders)
         self._retries = RetryReader(folders)
         for job in self.jobs:
             now = standing(job)
@@ -137,6 +146,20 @@ class Driver(Sweep):
                 outcome = outcome_from_record(job, now.exit, done_before=True)
                 self._outcomes[self._unsettled.pop(job.folder)] = outcome
         display.done_before(len(self._outcomes))
+
+    def _adopt_workers(self, folders: Sequence[Path]) -> None:
+        """The workers of an earlier driver that the engine still has: they go on, and are ours."""
+        if self.is_here:
+            return  # they ended with it
+        earlier = {
+            worker.token: worker
+            for folder in folders
+            for worker in read_workers(folder)
+            if worker.jobs is not None and set(worker.jobs) <= set(self._numbers)
+        }
+        for token, state in self.engine.states(list(earlier)).items():
+            if state != "gone":
+                self._workers[token] = earlier[token]
 
     def _own_places(self) -> dict[str, str]:
         if self.strangers != "leave" or not any(self.places.values()):
@@ -244,7 +267,8 @@ class Driver(Sweep):
     # --- starting and stopping -------------------------------------------------------------------
 
     def _start_workers(self, display: Display) -> None:
-        room = self.engine.max_in_flight - len(self._workers)
+        most = self.engine.max_in_flight if self.is_here else self.at_once
+        room = most - len(self._workers)
         if room <= 0:
             return
         having = {folder for w in self._workers.values() for folder in w.jobs or ()}
@@ -268,31 +292,29 @@ class Driver(Sweep):
             self._start([job for job in waiting if dict(job.spec.env) == env])
 
     def _start(self, jobs: list[Job]) -> None:
-        local = self.engine.jobs_per_worker is None
         settings = WorkerSettings(
             sweeps=tuple(dict.fromkeys(job.folder.parent for job in jobs)),
             jobs=tuple(job.folder for job in jobs),
-            places=self._places if local else {},
+            places=self._places,
             each=self.each,
-            at_once=self.at_once if local else 1,
+            at_once=self.at_once if self.is_here else 1,
             grace=self.grace,
             strangers=self.strangers,
             sweep=self._token,
             since=self._since,
             env=dict(jobs[0].spec.env),
-            driver=identity() if local else None,
+            driver=identity() if self.is_here else None,
         )
         path = settings.write()
-        on_gpus = any(self.places.values())
         env = {**settings.env, MARK_VARIABLE: NO_ATTEMPT}
-        if local and not on_gpus:
+        if self.is_here and not self._gpus:
             env = {**ONE_THREAD, "CUDA_VISIBLE_DEVICES": "", **env}
         self.engine.start(
             WorkerRequest(
                 token=settings.token,
                 command=(sys.executable, "-m", "launcher.jobs", "worker", str(path)),
                 env=env,
-                gpus=self.each if on_gpus or not local else 0,
+                gpus=self._gpus,
                 log=settings.file("log"),
                 label=jobs[0].label if len(jobs) == 1 else f"{len(jobs)} jobs",
             )

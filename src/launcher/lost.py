@@ -14,7 +14,7 @@ from launcher.claims import last_claim, standing
 from launcher.jobs import Job
 from launcher.ledger import Record, liveness, process_liveness, read_record
 from launcher.processes import end_processes
-from launcher.worker_settings import WORKERS, BeatWatch
+from launcher.worker_settings import WORKERS, BeatWatch, WorkerSettings
 
 SILENCE = 60.0  # seconds without a sign of life after which a worker elsewhere is given up
 STOPPED_LIMIT = 30.0  # seconds that a worker may stand stopped (SIGSTOP) before it is ended
@@ -23,8 +23,12 @@ STOPPED_LIMIT = 30.0  # seconds that a worker may stand stopped (SIGSTOP) before
 class LostWatch:
     """Looks at jobs that others have taken, again and again, and gives up what will not end."""
 
-    def __init__(self, *, silence: float = SILENCE, stopped_limit: float = STOPPED_LIMIT) -> None:
+    def __init__(
+        self, *, silence: float = SILENCE, stopped_limit: float = STOPPED_LIMIT, own: str = ""
+    ) -> None:
+        """`own`: the token of the worker that looks, which an engine may have started again."""
         self._silence = silence
+        self._own = own
         self._beats = BeatWatch()
         self._stopped = StoppedWatch(stopped_limit)
 
@@ -35,8 +39,11 @@ class LostWatch:
         if claim is None or not claim.get("worker") or standing(job).state != "open":
             return
         alive = liveness({"status": "running", **claim})
-        if alive == "alive" and self._stopped.too_long(claim["pid"]):
+        stopped = alive == "alive" and self._stopped.too_long(claim["pid"])
+        if stopped and _is_local(job.folder.parent / WORKERS / f"{claim['worker']}.json"):
             give_up(job, claim, "its worker stood stopped")
+        elif alive == "unknown" and claim["worker"] == self._own:
+            give_up(job, claim, f"its worker was started again, away from {claim['host']}")
         elif alive == "unknown" and self._silent(job, claim):
             give_up(job, claim, f"no sign of life from {claim['host']} for {self._silence:.0f} s")
 
@@ -61,9 +68,11 @@ class FormerWorkers:
             with contextlib.suppress(OSError, ValueError):
                 beat = read_record(path) or {}
                 alive = process_liveness(beat) if "pid" in beat else "unknown"
+                if alive == "unknown" or not _is_local(path.with_suffix(".json")):
+                    continue
                 if alive == "alive":
                     self._alive[path.stem] = beat
-                elif alive == "dead":
+                else:
                     dead.append(path.stem)
         end_processes(dead)
 
@@ -74,6 +83,14 @@ class FormerWorkers:
             if dead or self._stopped.too_long(beat["pid"], at_once=at_once):
                 end_processes([token])
                 del self._alive[token]
+
+
+def _is_local(settings: Path) -> bool:
+    """Whether a worker leases its GPUs itself; an engine's is the engine's to suspend and restart."""
+    try:
+        return bool(WorkerSettings.read(settings).places)
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 class StoppedWatch:

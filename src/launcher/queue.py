@@ -34,7 +34,7 @@ class Queue:
         self._waiting: deque[Path] = deque()
         self._elsewhere: list[Path] = []
         self._known: set[Path] = set()
-        self._lost = LostWatch(silence=silence)
+        self._lost = LostWatch(silence=silence, own=settings.token)
         self._retries = RetryReader(settings.sweeps)
         self._look_at = 0.0
         self._look_for_new()

@@ -45,6 +45,9 @@ class SweepRunningError(RuntimeError):
 class Sweep:
     """What all that run jobs share: the jobs, the places for them, and how they have ended."""
 
+    is_here = True
+    """Whether jobs run on this machine, and need its GPUs."""
+
     def __init__(
         self,
         jobs: Sequence[Job],
@@ -71,10 +74,14 @@ class Sweep:
             raise ValueError(f"several jobs share a folder: {', '.join(twice)}")
         if max_workers is not None and max_workers < 1:
             raise ValueError(f"max_workers must be at least 1, not {max_workers}")
-        found = visible_gpus() if gpus is None else list(gpus)
-        self.places = places(found, gpus_per_job)
-        self.each = max(1, gpus_per_job)
-        self.at_once = min(len(self.places) // self.each, max_workers or len(self.places))
+        self.gpus_per_job = gpus_per_job
+        self.places: dict[str, str] = {}
+        self.each, self.at_once = max(1, gpus_per_job), max_workers or 1
+        if self.is_here:
+            found = visible_gpus() if gpus is None else list(gpus)
+            self.places = places(found, gpus_per_job)
+            free = len(self.places) // self.each
+            self.at_once = min(free, max_workers or free)
         self.grace = grace
         self.strangers = strangers
         self._show = show_progress

@@ -211,11 +211,12 @@ class Worker:
     def _start(self, job: Job, lease: Lease) -> None:
         gpus = ",".join(self._settings.places[name] for name in lease.names)
         if not self._settings.places:
-            gpus = os.environ.get("CUDA_VISIBLE_DEVICES", NO_GPU)
+            gpus = os.environ.get("CUDA_VISIBLE_DEVICES", NO_GPU)  # the engine's word
         claim = None
         try:
             # A GPU is named by the claim before its job can touch it.
             about = {"worker": self._settings.token, "worker_pid": os.getpid(), "gpus": gpus}
+            about |= {"node": _node()} if _node() else {}
             claim = take(job, **identity(), **about)
         finally:
             if claim is None:
@@ -417,3 +418,8 @@ class Worker:
         ready, _, _ = select.select([self._wake], [], [], seconds)
         if ready:
             os.read(self._wake, 4096)
+
+
+def _node() -> str | None:
+    """What an engine calls this machine, or the part of it that it gave us."""
+    return os.environ.get("SLURMD_NODENAME") or os.environ.get("RAY_NODE_ID")

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import threading
 import time
-import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -81,10 +80,12 @@ def test_a_stopped_worker_is_ended_and_its_sweep_keeps_its_age(make_job):
 
 def test_former_workers_that_stand_stopped_or_left_something_running_are_ended(tmp_path):
     """Their jobs may have said their ends, so that no open attempt tells of them."""
-    (tmp_path / "workers").mkdir()
     started = {}
-    for name in ("stopped", "busy", "dead"):
-        token = uuid.uuid4().hex
+    for name in ("stopped", "busy", "dead", "of an engine"):
+        places = {} if name == "of an engine" else {"gpu-0": "0"}
+        settings = WorkerSettings(sweeps=(tmp_path,), places=places)
+        settings.write()
+        token = settings.token
         worker, helper = (
             subprocess.Popen(["sleep", "60"], env={**os.environ, "LAUNCHER_WORKER": token})
             for _ in range(2)
@@ -93,6 +94,7 @@ def test_former_workers_that_stand_stopped_or_left_something_running_are_ended(t
         started[name] = (worker, helper)
     try:
         started["stopped"][0].send_signal(signal.SIGSTOP)
+        started["of an engine"][0].send_signal(signal.SIGSTOP)
         started["dead"][0].kill()
         started["dead"][0].wait()
         former = FormerWorkers([tmp_path], stopped_limit=0.3)
@@ -108,6 +110,7 @@ def test_former_workers_that_stand_stopped_or_left_something_running_are_ended(t
         eventually(lambda: psutil.Process(started["busy"][0].pid).status() == "stopped")
         former.look(at_once=True)
         assert [process.wait(5) for process in started["busy"]] == [-9, -9]
+        assert [process.poll() for process in started["of an engine"]] == [None, None]
     finally:
         for process in (p for pair in started.values() for p in pair):
             process.kill()

@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from launcher.disk import DiskReservation
 from launcher.driver import Driver
-from launcher.engine import Engine
+from launcher.engine import Engine, EngineError
+from launcher.gpus import visible_gpus
 from launcher.in_process import InProcessOrchestrator
 from launcher.jobs import Job
 from launcher.local_orchestrator import LocalSweepOrchestrator
 from launcher.ray_engine import RayEngine
 from launcher.slurm_engine import SlurmEngine
 from launcher.slurm_settings import SlurmSettings
+from oocr_influence.cli.arguments import UsageError
 
 ExecutionMode = Literal["local", "in_process", "slurm", "ray"]
-CLUSTERS = ("slurm", "ray")
 
 
 @dataclass(frozen=True)
@@ -30,21 +32,47 @@ class Execution:
     slurm_settings: Path | None = None
     ray_address: str = "auto"
 
-    def sweep(self, jobs: list[Job], **settings: Any) -> Driver | InProcessOrchestrator:
-        """Who runs these jobs."""
-        settings |= {"max_workers": self.max_workers, "strangers": self.strangers}
-        settings["gpus_per_job"] = self.gpus_per_job
-        if self.mode == "in_process":
-            settings.pop("reservation", None)
-            return InProcessOrchestrator(jobs, **settings)
-        if self.mode == "local":
-            return LocalSweepOrchestrator(jobs, **settings)
-        return Driver(jobs, engine=self.engine(), **settings)
+    @property
+    def is_here(self) -> bool:
+        """Whether the runs are on this machine."""
+        return self.mode in ("local", "in_process")
 
-    def engine(self) -> Engine:
-        """The cluster's engine; raises EngineError where its settings are wrong."""
+    def sweep(
+        self, jobs: list[Job], processes: int, reservation: DiskReservation | None = None
+    ) -> Driver | InProcessOrchestrator:
+        """Who runs these jobs, of so many processes each.
+
+        Raises EngineError where a cluster's settings are wrong.
+        """
+        gpus = 0 if self.gpus_per_job == 0 else processes
+        if self.is_here and not visible_gpus():
+            gpus = min(gpus, 1)
+        shared: dict[str, Any] = {
+            "gpus_per_job": gpus,
+            "max_workers": self.max_workers,
+            "strangers": self.strangers,
+        }
+        if self.mode == "in_process":
+            return InProcessOrchestrator(jobs, **shared)
+        if self.mode == "local":
+            return LocalSweepOrchestrator(jobs, reservation=reservation, **shared)
+        return Driver(jobs, engine=self.engine(gpus), reservation=reservation, **shared)
+
+    def check(self) -> None:
+        """Raise UsageError if the cluster cannot be used, before anything is made."""
+        if self.is_here:
+            return
+        try:
+            engine = self.engine(self.gpus_per_job)
+            engine.check()
+            engine.close()
+        except EngineError as error:
+            raise UsageError(f"--execution_mode {self.mode}: {error}") from error
+
+    def engine(self, gpus: int) -> Engine:
+        """The cluster's engine, for runs of so many GPUs."""
         if self.mode == "slurm":
             path = self.slurm_settings
             settings = SlurmSettings() if path is None else SlurmSettings.from_toml(path)
-            return SlurmEngine(settings, gpus=self.gpus_per_job)
-        return RayEngine(self.ray_address, gpus=self.gpus_per_job)
+            return SlurmEngine(settings, gpus=gpus)
+        return RayEngine(self.ray_address, gpus=gpus)
