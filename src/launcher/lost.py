@@ -86,7 +86,7 @@ class FormerWorkers:
 
 
 def _is_local(settings: Path) -> bool:
-    """Whether a worker leases its GPUs itself; an engine's is the engine's to suspend and restart."""
+    """Whether a worker leases its GPUs itself; an engine may suspend and restart its own."""
     try:
         return bool(WorkerSettings.read(settings).places)
     except (OSError, ValueError, TypeError, KeyError):
