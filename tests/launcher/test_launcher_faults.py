@@ -81,23 +81,30 @@ def test_a_stopped_worker_is_ended_and_its_sweep_keeps_its_age(make_job):
 def test_former_workers_that_stand_stopped_or_left_something_running_are_ended(tmp_path):
     """Their jobs may have said their ends, so that no open attempt tells of them."""
     started = {}
-    for name in ("stopped", "busy", "dead", "of an engine"):
+    driver = subprocess.Popen(["sleep", "60"])
+    named = identity(driver.pid)
+    for name in ("stopped", "busy", "dead", "of an engine", "never begun"):
         places = {} if name == "of an engine" else {"gpu-0": "0"}
-        settings = WorkerSettings(sweeps=(tmp_path,), places=places)
+        settings = WorkerSettings(sweeps=(tmp_path,), places=places, driver=named)
         settings.write()
         token = settings.token
         worker, helper = (
             subprocess.Popen(["sleep", "60"], env={**os.environ, "LAUNCHER_WORKER": token})
             for _ in range(2)
         )
-        write_record(tmp_path / "workers" / f"{token}.beat", identity(worker.pid))
+        if name != "never begun":
+            write_record(settings.file("beat"), identity(worker.pid))
         started[name] = (worker, helper)
     try:
         started["stopped"][0].send_signal(signal.SIGSTOP)
         started["of an engine"][0].send_signal(signal.SIGSTOP)
         started["dead"][0].kill()
         started["dead"][0].wait()
+        started["never begun"][0].send_signal(signal.SIGSTOP)
+        driver.kill()
+        driver.wait()
         former = FormerWorkers([tmp_path], stopped_limit=0.3)
+        assert started["never begun"][0].wait(5) == -9
         assert started["dead"][1].wait(5) == -9
         eventually(lambda: psutil.Process(started["stopped"][0].pid).status() == "stopped")
         former.look()
