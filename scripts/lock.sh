@@ -1,7 +1,8 @@
 #!/bin/sh
 # Renew requirements.lock: exact versions of the core, the development tools and the LLM client (its
 # tests run against a server of their own); and
-# requirements-smollm2.lock and requirements-lora.lock: what `make smollm2` and `make lora` add to them.
+# requirements-smollm2.lock, requirements-lora.lock and requirements-engines.lock: what `make smollm2`,
+# `make lora` and `make engines` add to them.
 #
 #     make lock
 #
@@ -23,4 +24,7 @@ grep -Ev '^(cuda-|nvidia-c|nvidia-n[cv][cstj]|triton)' requirements.tmp > requir
 .venv/bin/uv pip compile -q pyproject.toml --extra dev --extra llm --extra lora -c requirements.lock \
     --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url -o requirements.tmp
 grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton)' > requirements-lora.lock
+.venv/bin/uv pip compile -q pyproject.toml --extra dev --extra llm --extra ray -c requirements.lock \
+    --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url -o requirements.tmp
+grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton)' > requirements-engines.lock
 rm requirements.tmp "$pins"

@@ -22,8 +22,9 @@ from typing import Any, Literal
 from launcher.claims import as_state, end, is_open, last_claim, standing, take
 from launcher.jobs import TRY_AGAIN, Job, JobInterrupted, RunningJob
 from launcher.ledger import STATE_FILE, Record, identity, liveness, write_record
-from launcher.processes import end_processes
+from launcher.processes import WORKER_VARIABLE, end_processes
 
+FULL_DISK = 0.5  # seconds between two tries to record an end
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -55,7 +56,7 @@ def give_up(job: Job, claim: Record, why: str) -> Record | None:
 
     What it left running on this machine is killed first, so that its successor is alone.
     """
-    tokens = [claim["attempt"], *([claim["worker"]] if claim.get("worker") else [])]
+    tokens = {claim["attempt"], claim.get("worker")} - {None, os.environ.get(WORKER_VARIABLE)}
     if end_processes(tokens):
         return None
     return end(job, claim, "lost", -signal.SIGKILL, error_message=why, said_by=identity())
@@ -77,13 +78,17 @@ def record_end(job: Job, claim: Record, ended: End) -> bool:
     """
     while True:
         try:
-            return _record_end(job, claim, ended)
+            return record_end_once(job, claim, ended)
         except OSError as error:
-            print(f"cannot record the end of {job.spec.id} ({error}); trying on", file=sys.stderr)
-            time.sleep(2.0)
+            with contextlib.suppress(OSError):
+                print(f"cannot record the end of {job.spec.id} ({error})", file=sys.stderr)
+            with contextlib.suppress(OSError):  # who waits for a disk does not hang
+                os.utime(job.folder / STATE_FILE)
+            time.sleep(FULL_DISK)
 
 
-def _record_end(job: Job, claim: Record, ended: End) -> bool:
+def record_end_once(job: Job, claim: Record, ended: End) -> bool:
+    """As `record_end`, but raises OSError where the record cannot be written now."""
     number = -ended.exit_code
     record = end(
         job,
@@ -113,7 +118,8 @@ def run_attempt(job: Job, claim: Record) -> End:
     Standard output and error already lead to the job's log.
     """
     state = {**as_state(claim, "running"), **identity()}
-    write_record(job.folder / STATE_FILE, state, durable=False)
+    with contextlib.suppress(OSError):  # a full disk is no reason not to begin
+        write_record(job.folder / STATE_FILE, state, durable=False)
     running = RunningJob(job, state)
     with _stop_signals_to(running):
         try:
@@ -121,7 +127,8 @@ def run_attempt(job: Job, claim: Record) -> End:
         finally:
             running.close()
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            with contextlib.suppress(OSError):  # what was printed is not worth a result
+                stream.flush()
         # Through the file, so that the last report is in what `end` keeps.
         if is_open(job.folder, claim["attempt_number"]):
             with contextlib.suppress(OSError):

@@ -12,6 +12,7 @@ written by another and publishes nothing: no clock, no lock and no server is ask
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Mapping
@@ -119,11 +120,13 @@ def take(job: Job, **about: Any) -> Record | None:
     }
     if not create_record(job.folder / ATTEMPTS / f"{number}.json", claim):
         return None
-    # For people alone; the records in attempts/ say that it no longer holds.
-    (job.folder / EXIT_FILE).unlink(missing_ok=True)
-    with job.log.open("ab") as log:
+    # The claim holds from here on. The rest is for people, and a full disk must not undo it.
+    with contextlib.suppress(OSError):
+        (job.folder / EXIT_FILE).unlink(missing_ok=True)
+    with contextlib.suppress(OSError), job.log.open("ab") as log:
         log.write(title.encode())
-    write_record(job.folder / STATE_FILE, as_state(claim, "starting"), durable=False)
+    with contextlib.suppress(OSError):
+        write_record(job.folder / STATE_FILE, as_state(claim, "starting"), durable=False)
     return claim
 
 
@@ -167,12 +170,13 @@ def end(job: Job, claim: Record, status: str, exit_code: int, **about: Any) -> R
     }
     if not create_record(job.folder / ATTEMPTS / f"{number}.exit.json", record):
         return None
-    state = read_state(job.folder)
-    if state is not None and state.get("attempt") == claim["attempt"]:
-        ended = {**state, "status": status, "ended_at": record["ended_at"]}
-        write_record(job.folder / STATE_FILE, ended, durable=False)
-    if status == "ok" or standing(job).state == "failed":
-        write_record(job.folder / EXIT_FILE, record, durable=False)
+    with contextlib.suppress(OSError):  # published; these are for people
+        state = read_state(job.folder)
+        if state is not None and state.get("attempt") == claim["attempt"]:
+            ended = {**state, "status": status, "ended_at": record["ended_at"]}
+            write_record(job.folder / STATE_FILE, ended, durable=False)
+        if status == "ok" or standing(job).state == "failed":
+            write_record(job.folder / EXIT_FILE, record, durable=False)
     return record
 
 
@@ -229,6 +233,11 @@ def last_exit(folder: Path) -> Record | None:
     if f"{number}.exit.json" not in names:
         return None
     return read_record(Path(folder) / ATTEMPTS / f"{number}.exit.json")
+
+
+def exit_of(folder: Path, number: int) -> Record | None:
+    """The exit record of attempt `number`, or None while it is open."""
+    return read_record(folder / ATTEMPTS / f"{number}.exit.json")
 
 
 def read_state(folder: Path) -> Record | None:

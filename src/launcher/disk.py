@@ -40,9 +40,9 @@ class DiskReservation(Entry):
         with host.arbiter():
             free = shutil.disk_usage(self.there).free
             reserved = sum(
-                int(seen.record["bytes"])
+                int(seen.record.get("bytes", 0))
                 for seen in living(host.reservations)
-                if seen.record["device"] == device
+                if seen.record.get("device") == device
             )
             if needed > free - reserved:
                 raise NoRoomError(needed, free, reserved)

@@ -6,6 +6,7 @@ ended. So a driver may die and be started again, and workers that it never start
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import sys
@@ -23,13 +24,15 @@ from launcher.engine import Engine, EngineUnreachable, WorkerRequest, WorkerStat
 from launcher.events import EventReader
 from launcher.gpus import ONE_THREAD, used_by_strangers
 from launcher.jobs import Job
-from launcher.ledger import Record, check_links, identity, last_lines
+from launcher.ledger import Record, check_links, identity, last_lines, will_pass
+from launcher.lost import LostWatch
 from launcher.outcomes import SweepResult, interrupted, outcome_from_record
+from launcher.processes import ATTEMPT_VARIABLE, NO_ATTEMPT
 from launcher.progress import Display
 from launcher.retries import TRY_AGAIN
 from launcher.stopping import ask_to_stop, let_go_on, stop_asked
 from launcher.sweep import StopSignals, Sweep, SweepRecord
-from launcher.worker_settings import WorkerSettings
+from launcher.worker_settings import WorkerSettings, read_workers
 
 LOOK = 1.0  # seconds between two looks at the events of the workers
 FULL_LOOK = 30.0  # seconds between two looks at all jobs, whatever the events say
@@ -51,15 +54,23 @@ class Driver(Sweep):
         **settings: Any,
     ) -> None:
         """`reservation`: of the disk that the jobs will fill, let go as they write it."""
+        self.is_here = engine.jobs_per_worker is None
         super().__init__(*args, **settings)
         self.engine = engine
         self.reservation = reservation
+        if not self.is_here:
+            self.at_once = min(engine.max_in_flight, settings.get("max_workers") or len(self.jobs))
+
+    @property
+    def _gpus(self) -> int:
+        """GPUs that a job has."""
+        return self.gpus_per_job if not self.is_here or any(self.places.values()) else 0
 
     def described(self) -> Record:
         """How the sweep is run, for its record."""
         return {
             "engine": self.engine.name,
-            "gpus_per_job": self.each if any(self.places.values()) else 0,
+            "gpus_per_job": self._gpus,
             "at_once": self.at_once,
             "grace": self.grace,
             "strangers": self.strangers,
@@ -77,8 +88,11 @@ class Driver(Sweep):
         self._stop_at: float | None = None
         self._workers: dict[str, WorkerSettings] = {}
         self._elsewhere: set[int] = set()
+        self._lost = LostWatch()
         self._fruitless = 0
         self._token = uuid.uuid4().hex
+        self._since = time.time()
+        self._trouble = ""
         self._full_look_at = 0.0
         self.engine.check()
         folders = sorted({job.folder.parent for job in self.jobs})
@@ -115,6 +129,7 @@ class Driver(Sweep):
         self._numbers = {job.folder: number for number, job in enumerate(self.jobs)}
         self._unsettled = dict(self._numbers)
         self._events = EventReader(folders)
+        self._adopt_workers(folders)
         self._retries = RetryReader(folders)
         for job in self.jobs:
             now = standing(job)
@@ -123,6 +138,20 @@ class Driver(Sweep):
                 outcome = outcome_from_record(job, now.exit, done_before=True)
                 self._outcomes[self._unsettled.pop(job.folder)] = outcome
         display.done_before(len(self._outcomes))
+
+    def _adopt_workers(self, folders: Sequence[Path]) -> None:
+        """The workers of an earlier driver that the engine still has: they go on, and are ours."""
+        if self.is_here:
+            return  # they ended with it
+        earlier = {
+            worker.token: worker
+            for folder in folders
+            for worker in read_workers(folder)
+            if worker.jobs is not None and set(worker.jobs) <= set(self._numbers)
+        }
+        for token, state in self.engine.states(list(earlier)).items():
+            if state != "gone":
+                self._workers[token] = earlier[token]
 
     def _own_places(self) -> dict[str, str]:
         if self.strangers != "leave" or not any(self.places.values()):
@@ -143,12 +172,20 @@ class Driver(Sweep):
         try:
             for token, state in self._states().items():
                 if state == "gone":
-                    self._gone(self._workers.pop(token), display)
+                    self._gone(self._workers[token], display)
+                    del self._workers[token]
             self._hear(display)
             if not self._stopping:
                 self._start_workers(display)
         except EngineUnreachable as error:
             display.say(f"{error}; its workers go on, trying again")
+        except OSError as error:
+            if not will_pass(error):
+                raise
+            # A full disk: the workers wait too, and the ledger is what it was.
+            if str(error) != self._trouble:
+                display.say(f"nothing can be written now ({error}); trying on")
+            self._trouble = str(error)
         if self._unsettled and (self._workers or not self._stopping):
             self._wait(signals, min(LOOK, display.interval))
         display.update()
@@ -172,7 +209,7 @@ class Driver(Sweep):
                 self._unsettled[folder] = self._numbers[folder]
                 display.tried_again(self._outcomes.pop(self._numbers[folder]))
         for number in list(self._elsewhere):
-            settle_if_dead(self.jobs[number])
+            self._lost.look(self.jobs[number])
             self._settle(number, display)
         if time.monotonic() >= self._full_look_at:
             self._full_look_at = time.monotonic() + FULL_LOOK
@@ -198,15 +235,21 @@ class Driver(Sweep):
     def _gone(self, worker: WorkerSettings, display: Display) -> None:
         """A worker has ended: whatever it had open is given up, so that others can take it."""
         self._hear(display)
-        self._fruitless += 1
+        fruitless = True
         for job in [self.jobs[number] for number in self._unsettled.values()]:
             claim = last_claim(job.folder)
             if claim is None or claim.get("worker") != worker.token:
                 continue
-            self._fruitless = 0
+            fruitless = False
             if standing(job).state == "open":
                 self._give_up(job, claim, f"worker lost{_said(worker)}")
             self._settle(self._numbers[job.folder], display)
+        # One that found all of its jobs taken by others is no sign of a fault.
+        fruitless = fruitless and any(
+            standing(self.jobs[self._numbers[folder]]).state == "waiting"
+            for folder in worker.jobs or ()
+        )
+        self._fruitless = self._fruitless + 1 if fruitless else 0
         if self._fruitless >= FRUITLESS and not self._stopping:
             raise WorkersFailError(
                 f"{self._fruitless} workers in a row ended before they took a job{_said(worker)}"
@@ -215,7 +258,8 @@ class Driver(Sweep):
     # --- starting and stopping -------------------------------------------------------------------
 
     def _start_workers(self, display: Display) -> None:
-        room = self.engine.max_in_flight - len(self._workers)
+        most = self.engine.max_in_flight if self.is_here else self.at_once
+        room = most - len(self._workers)
         if room <= 0:
             return
         having = {folder for w in self._workers.values() for folder in w.jobs or ()}
@@ -239,36 +283,34 @@ class Driver(Sweep):
             self._start([job for job in waiting if dict(job.spec.env) == env])
 
     def _start(self, jobs: list[Job]) -> None:
-        local = self.engine.jobs_per_worker is None
         settings = WorkerSettings(
             sweeps=tuple(dict.fromkeys(job.folder.parent for job in jobs)),
             jobs=tuple(job.folder for job in jobs),
-            places=self._places if local else {},
+            places=self._places,
             each=self.each,
-            at_once=self.at_once if local else 1,
+            at_once=self.at_once if self.is_here else 1,
             grace=self.grace,
             strangers=self.strangers,
             sweep=self._token,
-            since=time.time(),
+            since=self._since,
             env=dict(jobs[0].spec.env),
-            driver=identity() if local else None,
+            driver=identity() if self.is_here else None,
         )
         path = settings.write()
-        on_gpus = any(self.places.values())
-        env = dict(settings.env)
-        if local and not on_gpus:
+        env = {**settings.env, ATTEMPT_VARIABLE: NO_ATTEMPT}
+        if self.is_here and not self._gpus:
             env = {**ONE_THREAD, "CUDA_VISIBLE_DEVICES": "", **env}
-        self._workers[settings.token] = settings
         self.engine.start(
             WorkerRequest(
                 token=settings.token,
                 command=(sys.executable, "-m", "launcher.jobs", "worker", str(path)),
                 env=env,
-                gpus=self.each if on_gpus or not local else 0,
+                gpus=self._gpus,
                 log=settings.file("log"),
                 label=jobs[0].label if len(jobs) == 1 else f"{len(jobs)} jobs",
             )
         )
+        self._workers[settings.token] = settings
 
     def _heed_stops(self, display: Display, signals: StopSignals, folders: Sequence[Path]) -> None:
         asked = max(signals.count, *(stop_asked(folder) for folder in folders))
@@ -284,7 +326,8 @@ class Driver(Sweep):
             self._stop_at = time.monotonic() + self.grace + 2.0
         self._stopping = asked
         for folder in folders:
-            ask_to_stop(folder, firm=asked > 1)
+            with contextlib.suppress(OSError):  # a full disk: the engine tells them too
+                ask_to_stop(folder, firm=asked > 1)
         self.engine.stop(list(self._workers), firm=asked > 1)
 
     def _give_up(self, job: Job, claim: Record, why: str) -> None:
@@ -295,13 +338,20 @@ class Driver(Sweep):
             give_up(job, claim, why)
 
     def _end_open_attempts(self) -> None:
-        """After our workers' end: what they left open is theirs no more."""
-        for worker in self._workers.values():
+        """What our workers that have ended left open is theirs no more, and can go on."""
+        try:
+            states = self._states()
+        except EngineUnreachable:
+            states = {}
+        ended = {"error_message": "the sweep was stopped", "stop_requested": True}
+        for worker in (w for w in self._workers.values() if states.get(w.token) == "gone"):
             for folder in worker.jobs or ():
                 job, claim = self.jobs[self._numbers[folder]], last_claim(folder)
                 ours = claim is not None and claim.get("worker") == worker.token
                 if claim is not None and ours and standing(job).state == "open":
-                    self._give_up(job, claim, "the sweep was stopped")
+                    # On a full disk it stays open, and the next start finds its process dead.
+                    with contextlib.suppress(OSError):
+                        end(job, claim, "interrupted", TRY_AGAIN, said_by=identity(), **ended)
         self._workers = {}
 
     def _leave_interrupted(self, display: Display) -> None:

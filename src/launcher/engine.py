@@ -1,8 +1,7 @@
-"""What gives slots to workers: this machine, Slurm, Ray, or another in a file of its own.
+"""What gives slots to workers: one interface, a small class each for this machine, Slurm and Ray.
 
-The ledger is the truth. An engine starts workers, says whether they still exist and stops them; how
-the jobs ended is in the jobs' own records. A worker is known to everybody by its token, so nothing
-else has to survive the driver.
+The ledger on disk is the truth. An engine starts workers, says whether they still exist, and stops
+them; a worker is known by its token alone, so that nothing else has to survive the driver's death.
 """
 
 from __future__ import annotations
@@ -15,60 +14,60 @@ from typing import Literal, Protocol
 WorkerState = Literal["queued", "running", "gone"]
 
 
-class EngineError(RuntimeError):
-    """The engine cannot be used; the message names what is missing and the remedy."""
+class EngineError(Exception):
+    """What is missing or wrong with an engine, and the remedy."""
 
 
 class EngineUnreachable(EngineError):
-    """The engine does not answer now; its workers may live all the same, and the driver waits."""
+    """The engine does not answer just now: nothing is known of its workers; ask again later."""
 
 
 @dataclass(frozen=True)
 class WorkerRequest:
-    """A worker that is wanted."""
+    """A worker to be started."""
 
     token: str
-    """Unique for ever; also LAUNCHER_WORKER in its environment."""
+    """32 hexadecimal digits, never used before (`uuid4().hex`)."""
     command: tuple[str, ...]
-    """Its program and arguments."""
+    """Program and arguments; paths may hold spaces, quotes, newlines and unicode."""
     env: Mapping[str, str]
-    """Added to its environment."""
+    """Added to the environment; `LAUNCHER_WORKER` is the token."""
     gpus: int
-    """GPUs that its job needs; 0: none, and it must see none."""
+    """GPUs that its one job needs; 0: none, and it must see none."""
     log: Path
-    """Where its standard output and error are appended."""
+    """Standard output and error of the worker itself, appended to."""
     label: str
-    """Its name for people."""
+    """For people: what squeue and Ray's dashboard show."""
 
 
 class Engine(Protocol):
-    """Starts, sees and stops workers."""
+    """Slots for workers somewhere."""
 
     name: str
+    """`local`, `slurm` or `ray`."""
     jobs_per_worker: int | None
-    """1 where a slot is asked for each job; None where a worker takes all that it can."""
+    """Jobs that a worker takes before it ends; None: all that it can get."""
     max_in_flight: int
     """Workers that may be queued or running at once."""
 
     def check(self) -> None:
-        """Raise EngineError if the engine cannot be used."""
-        ...
+        """Raise EngineError with what is missing and the remedy, before anything is written."""
 
     def start(self, request: WorkerRequest) -> None:
-        """Start a worker, or queue it."""
-        ...
+        """Ask for a worker.
+
+        Raises EngineUnreachable where it is not known whether the worker was taken: the same
+        request may then be given again, and is started once.
+        """
 
     def states(self, tokens: Sequence[str]) -> dict[str, WorkerState]:
-        """The state of each; one that was never seen is gone.
+        """The state of every token asked for; what the engine does not know is `gone`.
 
-        Raises EngineUnreachable rather than call a worker gone that is only not visible.
+        Raises EngineUnreachable where it cannot be told now.
         """
-        ...
 
     def stop(self, tokens: Sequence[str], *, firm: bool) -> None:
-        """SIGTERM for each, or, where `firm`, the end of it and of all its children."""
-        ...
+        """Send workers SIGTERM, after which they save and exit 75; firm: kill all they are."""
 
     def close(self) -> None:
-        """The driver ends; workers live on where the engine lets them."""
-        ...
+        """The driver ends; its workers live on where the engine allows it."""

@@ -26,7 +26,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -35,6 +35,8 @@ from launcher.ledger import Record, identity, read_record, utc_now, write_record
 
 FOLDER_VARIABLE = "LAUNCHER_HOST_FOLDER"
 FRESH = 10.0  # seconds; who has not looked for that long is stopped, and nobody waits for it
+PATIENCE = 5.0  # seconds; who holds the arbiter's lock for that long is stopped
+_READABLE = 0o644  # whatever the umask is: others must see what is taken
 
 
 class Host:
@@ -48,7 +50,7 @@ class Host:
         try:
             for path in (self.folder, self.claimants, self.reservations):
                 _shared_folder(path)
-            os.close(self.open_lock("arbiter"))
+            os.close(_open_lock(self._lock_file("arbiter")))
         except OSError as error:
             raise OSError(
                 f"{self.folder}, where sweeps share out this machine's GPUs, cannot be used "
@@ -65,19 +67,31 @@ class Host:
         """Where sweeps say how much disk they still need."""
         return self.folder / "reservations"
 
-    def open_lock(self, name: str) -> int:
-        """A descriptor of a lock's file, made where it is not there, whoever's it is."""
-        return _open_lock(self.folder / f"{_file_name(name)}.lock")
+    def lock(self, name: str) -> int | None:
+        """A descriptor that holds the lock of that name; None while another holds it."""
+        return _lock(self._lock_file(name))
 
     @contextlib.contextmanager
     def arbiter(self) -> Iterator[None]:
-        """Be the only one on this machine who takes something, for a moment."""
-        descriptor = self.open_lock("arbiter")
+        """Be the only one on this machine who takes something, for a moment.
+
+        Who is stopped (SIGSTOP) in that moment is passed over: what is taken has its own lock, and
+        this one serves fairness and sums.
+        """
+        path, deadline = self._lock_file("arbiter"), time.monotonic() + PATIENCE
+        while (descriptor := _lock(path)) is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        if descriptor is None:
+            with contextlib.suppress(OSError):  # another user's stays, and costs patience again
+                path.unlink()
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(descriptor)
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def _lock_file(self, name: str) -> Path:
+        return self.folder / f"{_file_name(name)}.lock"
 
 
 class Entry:
@@ -89,16 +103,30 @@ class Entry:
         self._lock_path = folder / f"{token}.lock"
         self._lock = _open_lock(self._lock_path)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self.write()
+        self._written = False
+        try:
+            self._write()
+        except OSError:
+            self.close()
+            raise
 
     def write(self, **changes: Any) -> None:
-        """Change the record."""
-        self.record = {**self.record, **changes, "written_at": utc_now()}
-        write_record(self._path, self.record, durable=False)
+        """Change the record; on a full disk it is tried again at the next sign of life."""
+        self.record = {**self.record, **changes}
+        self._written = False
+        with contextlib.suppress(OSError):
+            self._write()
+
+    def _write(self) -> None:
+        record = {**self.record, "written_at": utc_now()}
+        write_record(self._path, record, durable=False, mode=_READABLE)
+        self._written = True
 
     def beat(self) -> None:
         """Show that this process is not stopped."""
-        os.utime(self._lock)
+        keep_young(self._lock)
+        with contextlib.suppress(OSError):
+            os.utime(self._path) if self._written else self._write()
 
     def forget_in_child(self) -> None:
         """Give up the lock that a fork inherited: the parent alone lives by it."""
@@ -126,10 +154,13 @@ class Seen:
     """Whether it has shown a sign of life within `FRESH` seconds."""
 
 
-def living(folder: Path, *, but: str = "") -> list[Seen]:
+def living(
+    folder: Path, *, but: str = "", bury: Callable[[str], object] = lambda _: None
+) -> list[Seen]:
     """The entries whose processes live. Those of the dead are removed, where they are ours.
 
-    Call it with the arbiter's lock held: an entry is made of two files.
+    `bury` is called with the token of each dead one before. Call it with the arbiter's lock held:
+    an entry is made of two files.
     """
     found = []
     for path in sorted(folder.glob("*.lock")):
@@ -145,6 +176,7 @@ def living(folder: Path, *, but: str = "") -> list[Seen]:
                 continue
         except (OSError, ValueError):
             continue
+        bury(path.stem)
         with contextlib.suppress(OSError):  # another user's stay where they are, and say nothing
             beside.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
@@ -171,7 +203,28 @@ def _open_lock(path: Path) -> int:
             return os.open(path, flags)
         except FileNotFoundError:
             with contextlib.suppress(FileExistsError):
-                os.close(os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644))
+                made = os.open(path, flags | os.O_CREAT | os.O_EXCL, _READABLE)
+                os.fchmod(made, _READABLE)
+                os.close(made)
+
+
+def _lock(path: Path) -> int | None:
+    descriptor = _open_lock(path)
+    with contextlib.suppress(FileNotFoundError):
+        # The lock of a file that was removed meanwhile is one that nobody else will see.
+        if try_lock(descriptor) and os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+    os.close(descriptor)
+    return None
+
+
+def keep_young(descriptor: int) -> None:
+    """Save an open file from those who clean /tmp by age; another user's is read, not touched."""
+    with contextlib.suppress(OSError):
+        try:
+            os.utime(descriptor)
+        except PermissionError:
+            os.read(descriptor, 1)
 
 
 def try_lock(descriptor: int) -> bool:

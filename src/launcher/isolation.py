@@ -6,11 +6,15 @@ import atexit
 import contextlib
 import ctypes
 import faulthandler
+import io
 import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+from launcher.ledger import will_pass
 
 _PR_SET_PDEATHSIG = 1
 
@@ -57,14 +61,29 @@ def warn_of_what_forks_badly(modules: Sequence[str]) -> None:
         print(f"warning: importing {list(modules)} opened the GPU; forked jobs cannot use it")
 
 
-def become_fresh_process(attempt: str) -> None:
+class _Log(io.FileIO):
+    """A job's log: a line that a full disk refuses is lost, and the job goes on."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if not will_pass(error):
+                raise
+            return memoryview(data).nbytes
+
+
+def become_fresh_process() -> None:
     """Give a forked child what a process of its own would have had."""
     faulthandler.enable()
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        with contextlib.suppress(OSError):
+            getattr(sys, name).flush()
+        descriptor = 1 if name == "stdout" else 2
         # Lines reach the log as they are printed, as on a terminal.
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    # So that everything a job started can be found, whatever session it hides in.
-    os.environ["LAUNCHER_ATTEMPT"] = attempt
+        file = io.BufferedWriter(_Log(descriptor, "w", closefd=False))
+        stream = io.TextIOWrapper(file, "utf-8", errors="backslashreplace", line_buffering=True)
+        setattr(sys, name, stream)
     # Python reseeds its own generator after a fork, numpy does not: siblings would draw alike.
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import threading
 import time
@@ -249,10 +250,14 @@ class RunningJob:
     def _write(self) -> None:
         self._timer = None
         self._written = time.monotonic()
-        # A full disk must not end a run that only wanted to say how far it is.
-        with contextlib.suppress(OSError):
+        try:
             if self.may_save():
                 write_record(self.folder / STATE_FILE, self.state, durable=False)
+        except OSError:
+            # A full disk must not end a run that only wanted to say how far it is, nor make it
+            # look as if it hung.
+            with contextlib.suppress(OSError):
+                os.utime(self.folder / STATE_FILE)
 
     def close(self) -> None:
         """End reporting; nothing is written by this object afterwards."""

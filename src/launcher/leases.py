@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Sequence
+import time
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from launcher.host import Entry, Host, living, try_lock
+from launcher.host import Entry, Host, Seen, keep_young, living
 from launcher.ledger import Record
+from launcher.processes import end_processes
 
 
 @dataclass
@@ -48,7 +50,7 @@ class Claimant(Entry):
         self._token = token
         self._leases: list[Lease] = []
         record = {"sweep": sweep, "sweep_since": since, "each": each, "names": list(names)}
-        record |= {"wants": 0, "holds": []}
+        record |= {"wants": 0, "asked_at": 0.0, "holds": [], "barred": []}
         with host.arbiter():
             super().__init__(host.claimants, token, {**record, **about})
 
@@ -56,7 +58,8 @@ class Claimant(Entry):
         """Say how many jobs wait for a place."""
         self.beat()
         if jobs != self.record["wants"]:
-            self.write(wants=jobs)
+            asked = self.record["asked_at"] if self.record["wants"] else time.time()
+            self.write(wants=jobs, asked_at=asked)
 
     def lease(self, but: Container[str] = ()) -> Lease | None:
         """A job's GPUs or cores, if so many are free and no other sweep comes first.
@@ -64,26 +67,25 @@ class Claimant(Entry):
         `but` names those that strangers use, and that are left to them.
         """
         each = int(self.record["each"])
-        free: list[tuple[str, int]] = []
+        barred = [name for name in self.record["names"] if name in but]
+        if barred != self.record["barred"]:
+            self.write(barred=barred)
+        free: dict[str, int] = {}
         with self._host.arbiter():
             try:
-                for name in (n for n in self.record["names"] if n not in but):
-                    descriptor = self._host.open_lock(name)
-                    if try_lock(descriptor):
-                        free.append((name, descriptor))
-                    else:
-                        os.close(descriptor)
-                names = {name for name, _ in free}
-                first = self._wanted_before(names) if len(free) >= each else 0
-                if len(free) - first < each:
+                for name in (n for n in self.record["names"] if n not in barred):
+                    if (descriptor := self._host.lock(name)) is not None:
+                        free[name] = descriptor
+                others = self._of_others(list(free)) if len(free) >= each else set()
+                names = [name for name in free if name not in others][:each]
+                if len(names) < each:
                     return None
-                kept = [free.pop(0) for _ in range(each)]
+                lease = Lease(tuple(names), [free.pop(name) for name in names])
             finally:
-                for _, descriptor in free:
+                for descriptor in free.values():
                     os.close(descriptor)
-            lease = Lease(tuple(n for n, _ in kept), [d for _, d in kept])
             self._leases.append(lease)
-            self._write_holds()
+            self._write_holds(asked_at=time.time())
         return lease
 
     def release(self, lease: Lease) -> None:
@@ -98,6 +100,13 @@ class Claimant(Entry):
             lease.release()
         super().close()
 
+    def beat(self) -> None:
+        """Show that this process is not stopped."""
+        super().beat()
+        for lease in self._leases:
+            for descriptor in lease.descriptors:
+                keep_young(descriptor)
+
     def become_job(self, lease: Lease) -> None:
         """In a job's own process, after the fork: keep this lease, nothing else of the parent's."""
         for other in self._leases:
@@ -105,34 +114,59 @@ class Claimant(Entry):
                 other.release()
         self.forget_in_child()
 
-    def _write_holds(self) -> None:
-        self.write(holds=[name for lease in self._leases for name in lease.names])
+    def _write_holds(self, **changes: Any) -> None:
+        self.write(holds=[name for lease in self._leases for name in lease.names], **changes)
 
-    def _wanted_before(self, free: set[str]) -> int:
-        """How many of the free ones other sweeps may take before this one takes any."""
-        others = living(self._host.claimants, but=self._token)
+    def _of_others(self, free: Sequence[str]) -> set[str]:
+        """Those of the free ones that other sweeps may take before this one takes any."""
+        # A dead one's token is its worker's: what that left running may still use what is free.
+        others = _claimants(self._host, but=self._token, bury=_end_family)
         held: dict[str, int] = {str(self.record["sweep"]): len(self.record["holds"])}
         for seen in others:
             sweep = str(seen.record["sweep"])
             held[sweep] = held.get(sweep, 0) + len(seen.record["holds"])
-
-        def place(record: Record) -> tuple[int, float, str]:
-            sweep = str(record["sweep"])
-            return held[sweep], float(record["sweep_since"]), sweep
-
-        own = place(self.record)
-        waiting: dict[str, int] = {}
+        taken: dict[str, set[str]] = {}
         for seen in others:
-            record = seen.record
-            usable = free & set(record["names"])
-            if seen.fresh and record["wants"] > 0 and usable and place(record) < own:
-                sweep = str(record["sweep"])
-                waiting[sweep] = max(waiting.get(sweep, 0), int(record["each"]))
-        return sum(waiting.values())
+            record, sweep = seen.record, str(seen.record["sweep"])
+            usable = set(record["names"]) - set(record["barred"])
+            wants = record["wants"] > 0 and len(usable) >= record["each"]
+            if seen.fresh and wants and _comes_first(record, self.record, held):
+                left = [name for name in free if name in usable.difference(*taken.values())]
+                room = int(record["each"]) - len(taken.get(sweep, ()))
+                taken.setdefault(sweep, set()).update(left[-room:] if room > 0 else ())
+        return set().union(*taken.values())
+
+
+def _comes_first(one: Record, other: Record, held: Mapping[str, int]) -> bool:
+    """Whether a free place is `one`'s before it is `other`'s."""
+    mine, yours = held[str(one["sweep"])], held[str(other["sweep"])]
+    if mine != yours:
+        return mine < yours
+    wide, narrow = sorted((one, other), key=lambda record: -int(record["each"]))
+    # On a tie a wide job that waits would be overtaken by each narrow one, for ever.
+    if wide["each"] > narrow["each"] and wide["asked_at"] < narrow["asked_at"]:
+        return wide is one
+    ages = ((float(r["sweep_since"]), str(r["sweep"])) for r in (one, other))
+    return next(ages) < next(ages)
+
+
+def _claimants(host: Host, **options: Any) -> list[Seen]:
+    """The live claimants whose records can be read, whatever version of us wrote them."""
+    return [seen for seen in living(host.claimants, **options) if _is_whole(seen.record)]
+
+
+def _end_family(token: str) -> None:
+    end_processes([token], within=1.0)
+
+
+def _is_whole(record: Record) -> bool:
+    lists = all(isinstance(record.get(key), list) for key in ("names", "holds", "barred"))
+    numbers = (record.get(key) for key in ("sweep_since", "each", "wants", "asked_at"))
+    return lists and "sweep" in record and all(isinstance(n, int | float) for n in numbers)
 
 
 def holders(host: Host) -> dict[str, Record]:
     """Who holds what on this machine: the name of a GPU or core to the record of its claimant."""
     with host.arbiter():
-        seen = living(host.claimants)
+        seen = _claimants(host)
     return {name: entry.record for entry in seen for name in entry.record["holds"]}

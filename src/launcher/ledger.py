@@ -18,6 +18,8 @@ none, on a network file system too; nothing is locked there.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import json
 import os
@@ -38,6 +40,9 @@ EXIT_FILE = "exit.json"
 LOG_FILE = "log"
 ATTEMPTS = "attempts"
 
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
+_PASSING |= {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+
 Record = dict[str, Any]
 Liveness = Literal["alive", "dead", "unknown"]
 
@@ -52,8 +57,10 @@ def seconds_since(moment: str) -> float:
     return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
 
 
-def write_record(path: Path, record: Mapping[str, Any], *, durable: bool = True) -> None:
-    """Write JSON beside `path` and rename it into place.
+def write_record(
+    path: Path, record: Mapping[str, Any], *, durable: bool = True, mode: int | None = None
+) -> None:
+    """Write JSON beside `path` and rename it into place, with `mode` whatever the umask is.
 
     `durable` waits until the disk holds it. Progress reports do without: a disk that is busy with a
     checkpoint would make the job wait, and after a power cut its process is gone anyway.
@@ -62,6 +69,8 @@ def write_record(path: Path, record: Mapping[str, Any], *, durable: bool = True)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with beside.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.write(text)
             if durable:
                 file.flush()
@@ -95,8 +104,11 @@ def create_record(path: Path, record: Mapping[str, Any]) -> bool:
                     return False
                 raise
     finally:
-        beside.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+    # It is there: an error from here on would deny what others can read.
+    with contextlib.suppress(OSError):
+        _sync_folder(path.parent)
     return True
 
 
@@ -112,6 +124,11 @@ def check_links(folder: Path) -> None:
         ) from error
     finally:
         probe.unlink(missing_ok=True)
+
+
+def will_pass(error: OSError) -> bool:
+    """Whether it may work later without anybody's mending: a full disk, a server that is away."""
+    return error.errno in _PASSING
 
 
 def _sync_folder(folder: Path) -> None:

@@ -6,15 +6,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Sequence
 
-import psutil
-
 from launcher.engine import WorkerRequest, WorkerState
+from launcher.lost import STOPPED_LIMIT, StoppedWatch
 from launcher.processes import WORKER_VARIABLE, end_processes
 
-STOPPED_LIMIT = 30.0  # seconds that a worker may stand stopped (SIGSTOP) before it is ended
 _ENDING = 5.0  # seconds that a process may take to end once it has been killed
 
 
@@ -27,8 +24,7 @@ class LocalEngine:
 
     def __init__(self, *, stopped_limit: float = STOPPED_LIMIT) -> None:
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
-        self._stopped_since: dict[str, float] = {}
-        self._stopped_limit = stopped_limit
+        self._stopped = StoppedWatch(stopped_limit)
 
     def check(self) -> None:
         """This machine is always there."""
@@ -54,7 +50,7 @@ class LocalEngine:
         worker = self._workers.get(token)
         if worker is None:
             return "gone"
-        if worker.poll() is None and self._has_been_stopped(token, worker.pid):
+        if worker.poll() is None and self._stopped.too_long(worker.pid):
             self.stop([token], firm=True)
         if worker.poll() is None:
             return "running"
@@ -62,17 +58,6 @@ class LocalEngine:
         end_processes([token])
         del self._workers[token]
         return "gone"
-
-    def _has_been_stopped(self, token: str, pid: int) -> bool:
-        try:
-            stopped = psutil.Process(pid).status() == psutil.STATUS_STOPPED
-        except psutil.Error:
-            return False
-        if not stopped:
-            self._stopped_since.pop(token, None)
-            return False
-        since = self._stopped_since.setdefault(token, time.monotonic())
-        return time.monotonic() - since > self._stopped_limit
 
     def stop(self, tokens: Sequence[str], *, firm: bool) -> None:
         """SIGTERM, or the end of the worker, its jobs and all that carries its token."""

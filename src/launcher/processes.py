@@ -1,12 +1,13 @@
 """Processes of a job or a worker, found wherever they hide, and ended.
 
-A worker puts its token, and each job its attempt's, into the environment of what it starts; a child
-in a session of its own, whose parents are all dead, still has it.
+A worker has its token, and each job its attempt's, in the environment that the kernel shows; all
+that they start inherits it, forked or executed, in whatever session it hides.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -16,6 +17,31 @@ from pathlib import Path
 
 ATTEMPT_VARIABLE = "LAUNCHER_ATTEMPT"
 WORKER_VARIABLE = "LAUNCHER_WORKER"
+NO_ATTEMPT = "0" * 32  # of a worker: room for the token of an attempt
+
+
+class AttemptMark:
+    """Where this process's environment names an attempt, as the kernel shows it.
+
+    That is the memory which the process was started with: what a program sets later is not shown,
+    but what it writes there is, and a forked child has a copy of its own.
+    """
+
+    def __init__(self) -> None:
+        """Make it before the variable is set; it does nothing where NO_ATTEMPT is not its value."""
+        self._address: int | None = None
+        if sys.platform == "linux":
+            getenv = ctypes.CDLL(None).getenv
+            getenv.restype = ctypes.c_void_p
+            self._address = getenv(ATTEMPT_VARIABLE.encode())
+
+    def set(self, attempt: str) -> None:
+        """Name the attempt, a token, for this process and all that it starts."""
+        size, token = len(NO_ATTEMPT), attempt.encode()
+        place = self._address
+        if place and ctypes.string_at(place) == NO_ATTEMPT.encode() and len(token) == size:
+            ctypes.memmove(place, token, size)
+        os.environ[ATTEMPT_VARIABLE] = attempt
 
 
 def processes_of(tokens: Iterable[str]) -> list[int]:

@@ -6,19 +6,20 @@ thousand as among ten.
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections import deque
 from pathlib import Path
 
 from launcher.asked_again import RetryReader
-from launcher.attempt import give_up, settle_if_dead
-from launcher.claims import last_claim, standing
-from launcher.jobs import Job
-from launcher.ledger import SPEC_FILE, liveness
-from launcher.worker_settings import WORKERS, BeatWatch, WorkerSettings
+from launcher.claims import State, standing
+from launcher.jobs import Job, JobSpec
+from launcher.ledger import SPEC_FILE
+from launcher.lost import SILENCE, LostWatch
+from launcher.worker_settings import WorkerSettings
 
 LOOK_AGAIN = 2.0  # seconds between two looks at the jobs that others have
-SILENCE = 60.0  # seconds without a sign of life after which a worker elsewhere is given up
 
 
 class ForeignJobError(PermissionError):
@@ -30,11 +31,10 @@ class Queue:
 
     def __init__(self, settings: WorkerSettings, *, silence: float = SILENCE) -> None:
         self._settings = settings
-        self._silence = silence
         self._waiting: deque[Path] = deque()
         self._elsewhere: list[Path] = []
         self._known: set[Path] = set()
-        self._beats = BeatWatch()
+        self._lost = LostWatch(silence=silence, own=settings.token)
         self._retries = RetryReader(settings.sweeps)
         self._look_at = 0.0
         self._look_for_new()
@@ -48,31 +48,35 @@ class Queue:
         if not self._waiting:
             self._look_again()
         while self._waiting:
-            job = self._load(self._waiting[0])
+            job, state = self._load(self._waiting[0])
             if job is not None and dict(job.spec.env) == dict(self._settings.env):
-                now = standing(job)
-                if now.state == "waiting":
+                if state == "waiting":
                     return job
-                if now.state == "open":
+                if state == "open":
                     self._elsewhere.append(job.folder)
             self._waiting.popleft()
         return None
 
     def drop(self) -> None:
         """Go on to the job behind the first."""
-        self._waiting.popleft()
+        if self._waiting:
+            self._waiting.popleft()
 
     def back(self, job: Job) -> None:
         """A job whose attempt has ended: it may want another."""
-        if standing(job).state == "waiting":
+        now = standing(job)
+        if now.state == "waiting":
             self._waiting.append(job.folder)
+        elif now.state == "open":  # somebody else was faster
+            self._elsewhere.append(job.folder)
 
-    def _load(self, folder: Path) -> Job | None:
+    def _load(self, folder: Path) -> tuple[Job | None, State]:
         try:
-            return Job.load(folder)
-        except (OSError, ValueError) as error:
+            job = Job.load(folder)
+            return job, standing(job).state
+        except (FileNotFoundError, ValueError) as error:
             print(f"{folder} is left out: {error}", flush=True)
-            return None
+            return None, "failed"
 
     def _look_again(self) -> None:
         """At new jobs, and at those that others have had."""
@@ -83,14 +87,13 @@ class Queue:
         self._waiting.extend(folder for folder in self._retries.new() if folder in self._known)
         left = []
         for folder in self._elsewhere:
-            job = self._load(folder)
-            if job is None:
-                continue
-            self._give_up_the_dead(job)
-            now = standing(job)
-            if now.state == "waiting":
+            job, state = self._load(folder)
+            if job is not None and state == "open":
+                self._lost.look(job)
+                state = standing(job).state
+            if state == "waiting":
                 self._waiting.append(folder)
-            elif now.state == "open":
+            elif state == "open":
                 left.append(folder)
         self._elsewhere = left
 
@@ -103,16 +106,6 @@ class Queue:
         self._known.update(new)
         self._waiting.extend(new)
 
-    def _give_up_the_dead(self, job: Job) -> None:
-        settle_if_dead(job)
-        claim = last_claim(job.folder)
-        if claim is None or liveness({"status": "running", **claim}) != "unknown":
-            return
-        worker = claim.get("worker")
-        beat = job.folder.parent / WORKERS / f"{worker}.beat"
-        if self._beats.silent_for(beat) > self._silence:
-            give_up(job, claim, f"no sign of life from {claim['host']} for {self._silence:.0f} s")
-
 
 def job_folders(sweep: Path) -> list[Path]:
     """The folders of all jobs of a sweep, by name."""
@@ -124,10 +117,19 @@ def refuse_foreign(job: Job, settings: WorkerSettings) -> None:
 
     Files are compared with files, since a network file system may know us by another number.
     """
-    own = settings.file("events").stat().st_uid
-    spec = job.folder / SPEC_FILE
-    if spec.stat().st_uid != own:
+    try:
+        own = settings.file("events").stat().st_uid
+    except FileNotFoundError:  # a full disk refused it
+        own = os.geteuid()
+    path = job.folder / SPEC_FILE
+    # What was read and whose it is are asked of one open file: a path may change in between.
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), encoding="utf-8") as file:  # noqa: PTH123
+        owner = os.fstat(file.fileno()).st_uid
+        same = JobSpec.from_record(json.load(file)) == job.spec
+    if owner != own:
         raise ForeignJobError(
-            f"{spec} was written by user {spec.stat().st_uid} and not by {own}: it could be any "
-            "program, and is not run; copy it to a sweep of your own"
+            f"{path} was written by user {owner} and not by {own}: it could be any program, and "
+            "is not run; copy it to a sweep of your own"
         )
+    if not same:
+        raise ForeignJobError(f"{path} has just been changed, and is not run before it is read")

@@ -24,6 +24,8 @@ def stop_asked(sweep: Path) -> int:
         record = read_record(sweep / STOP_FILE)
     except ValueError:
         return 1
+    except OSError:  # the disk is away: we shall ask again
+        return 0
     return 0 if record is None else 1 + bool(record.get("firm"))
 
 

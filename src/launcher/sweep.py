@@ -20,6 +20,7 @@ from launcher.gpus import places, visible_gpus
 from launcher.jobs import Job
 from launcher.ledger import (
     Record,
+    create_record,
     identity,
     process_liveness,
     read_record,
@@ -43,6 +44,9 @@ class SweepRunningError(RuntimeError):
 
 class Sweep:
     """What all that run jobs share: the jobs, the places for them, and how they have ended."""
+
+    is_here = True
+    """Whether jobs run on this machine, and need its GPUs."""
 
     def __init__(
         self,
@@ -70,10 +74,14 @@ class Sweep:
             raise ValueError(f"several jobs share a folder: {', '.join(twice)}")
         if max_workers is not None and max_workers < 1:
             raise ValueError(f"max_workers must be at least 1, not {max_workers}")
-        found = visible_gpus() if gpus is None else list(gpus)
-        self.places = places(found, gpus_per_job)
-        self.each = max(1, gpus_per_job)
-        self.at_once = min(len(self.places) // self.each, max_workers or len(self.places))
+        self.gpus_per_job = gpus_per_job
+        self.places: dict[str, str] = {}
+        self.each, self.at_once = max(1, gpus_per_job), max_workers or 1
+        if self.is_here:
+            found = visible_gpus() if gpus is None else list(gpus)
+            self.places = places(found, gpus_per_job)
+            free = len(self.places) // self.each
+            self.at_once = min(free, max_workers or free)
         self.grace = grace
         self.strangers = strangers
         self._show = show_progress
@@ -116,7 +124,9 @@ class SweepRecord:
                     f"{sweep} is being run by process {driver['pid']} on {driver['host']}, since "
                     f"{before['started_at']}: stop that one first"
                 )
+        number = _driver_number(sweep, 1 + int((before or {}).get("number", 0)))
         record = {**described, "token": token, "driver": identity(), "started_at": utc_now()}
+        record["number"] = number
         opened = cls(path, {**record, "ended_at": None})
         write_record(path, opened._record)
         return opened
@@ -125,6 +135,18 @@ class SweepRecord:
         """The driver has ended in order."""
         with contextlib.suppress(OSError):
             write_record(self._path, {**self._record, "ended_at": utc_now()}, durable=False)
+
+
+def _driver_number(sweep: Path, number: int) -> int:
+    """Ours alone, from `number` on: of two drivers that start in the same moment one is refused."""
+    folder = sweep / "drivers"
+    folder.mkdir(exist_ok=True)
+    while not create_record(folder / f"{number}.json", identity()):
+        other = read_record(folder / f"{number}.json") or {}
+        if process_liveness(other) == "alive" and other["pid"] != os.getpid():
+            raise SweepRunningError(f"{sweep} has just been started by process {other['pid']}")
+        number += 1
+    return number
 
 
 class StopSignals:

@@ -24,8 +24,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from launcher.attempt import STOP_SIGNALS, End, record_end, run_attempt, signal_name
-from launcher.claims import is_open, last_exit, take
+from launcher.attempt import STOP_SIGNALS, End, record_end_once, run_attempt, signal_name
+from launcher.claims import exit_of, is_open, last_exit, take
 from launcher.gpus import NO_GPU, used_by_strangers
 from launcher.host import Host
 from launcher.isolation import (
@@ -37,14 +37,15 @@ from launcher.isolation import (
 )
 from launcher.jobs import TRY_AGAIN, Job
 from launcher.leases import Claimant, Lease
-from launcher.ledger import STATE_FILE, Record, identity, process_liveness
-from launcher.processes import WORKER_VARIABLE, end_processes
+from launcher.ledger import STATE_FILE, Record, identity, process_liveness, will_pass
+from launcher.processes import WORKER_VARIABLE, AttemptMark, end_processes
 from launcher.queue import Queue, refuse_foreign
 from launcher.stopping import stop_asked
 from launcher.worker_settings import WorkerFiles, WorkerSettings
 
 LOOK = 1.0  # seconds between two looks at the running jobs and at whether to stop
 ASK = 0.25  # seconds between two tries to get a GPU
+PAUSE = 2.0  # seconds after a full disk until jobs are taken again
 STACK_TIME = 1.0  # seconds that a hung job has to write where it hangs
 STRANGERS_EVERY = 5.0
 
@@ -66,6 +67,13 @@ class Running:
     hung: bool = False
     asked: bool = False
 
+    def ask_to_stop(self, grace: float) -> None:
+        """SIGTERM to the job alone: what it started, it may still need."""
+        self.asked = True
+        self.deadline = time.monotonic() + grace
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+
     def silent_for(self) -> float:
         """Seconds since its last report, as far as we have seen."""
         with contextlib.suppress(OSError):
@@ -82,6 +90,10 @@ class Worker:
         self._settings = settings
         self._files = WorkerFiles(settings)
         self._running: dict[int, Running] = {}
+        self._ended: list[tuple[Job, Record, End]] = []
+        self._mark = AttemptMark()
+        self._pause_until = 0.0
+        self._said = ""
         self._stopping = False
         self._firm = False
         self._interrupted = False
@@ -118,13 +130,14 @@ class Worker:
         try:
             while True:
                 self._reap()
+                self._conclude()
                 wanting = not self._stopping and self._fill()
-                if not self._running and (self._stopping or not wanting):
+                if not self._running and (self._stopping or not (wanting or self._ended)):
                     break
                 if time.monotonic() >= self._look_at:
                     self._look_at = time.monotonic() + LOOK
                     self._look_around()
-                self._sleep(ASK if wanting else LOOK)
+                self._sleep(ASK if wanting or self._ended else LOOK)
         finally:
             for running in self._running.values():
                 end_processes([running.claim["attempt"]])
@@ -137,12 +150,14 @@ class Worker:
 
     def _fill(self) -> bool:
         """Take jobs while there are places; whether one waits for a place."""
+        if time.monotonic() < self._pause_until:
+            return True
         while len(self._running) < self._settings.at_once:
-            job = self._queue.next()
-            if job is None:
-                self._wants(0)
-                return False
             try:
+                job = self._queue.next()
+                if job is None:
+                    self._wants(0)
+                    return False
                 refuse_foreign(job, self._settings)
                 self._preload(job.spec.preload)
                 lease = self._lease()
@@ -150,14 +165,25 @@ class Worker:
                     self._wants(min(len(self._queue), self._settings.at_once - len(self._running)))
                     return True
                 self._start(job, lease)
-            except PermissionError as error:
-                print(error, flush=True)
-                self._queue.drop()
-            except OSError as error:  # a full disk, or one that is gone: nothing is lost by waiting
-                print(f"{job.folder} cannot be taken now: {error}", flush=True)
+            except OSError as error:
+                if not will_pass(error):
+                    self._say(str(error))
+                    self._queue.drop()
+                    continue
+                # Nothing is lost by waiting; and nobody else shall wait for us meanwhile.
+                self._say(f"jobs cannot be taken now: {error}")
+                self._pause_until = time.monotonic() + PAUSE
+                self._wants(0)
                 return True
         self._wants(0)
         return False
+
+    def _say(self, text: str) -> None:
+        """A line of the worker's log, once; a full disk may refuse it."""
+        if text != self._said:
+            self._said = text
+            with contextlib.suppress(OSError):
+                print(text, flush=True)
 
     def _wants(self, jobs: int) -> None:
         if self._claimant is not None:
@@ -182,11 +208,12 @@ class Worker:
     def _start(self, job: Job, lease: Lease) -> None:
         gpus = ",".join(self._settings.places[name] for name in lease.names)
         if not self._settings.places:
-            gpus = os.environ.get("CUDA_VISIBLE_DEVICES", NO_GPU)
+            gpus = os.environ.get("CUDA_VISIBLE_DEVICES", NO_GPU)  # the engine's word
         claim = None
         try:
             # A GPU is named by the claim before its job can touch it.
             about = {"worker": self._settings.token, "worker_pid": os.getpid(), "gpus": gpus}
+            about |= {"node": _node()} if _node() else {}
             claim = take(job, **identity(), **about)
         finally:
             if claim is None:
@@ -196,12 +223,20 @@ class Worker:
             return
         try:
             pid = self._fork(job, claim, lease)
-        except OSError as error:  # no memory for a child
-            record_end(job, claim, End("lost", 1, error_message=f"cannot fork: {error}"))
+        except OSError as error:
             self._release(lease)
+            why = f"could not be started: {error}"
+            if not will_pass(error):
+                self._ended.append((job, claim, End("failed", 1, error_message=why)))
+                return
+            # No memory for a child: it has not begun, and can go on.
+            not_begun = End("interrupted", TRY_AGAIN, error_message=why, stop_requested=True)
+            self._ended.append((job, claim, not_begun))
             raise
-        now = time.monotonic()
-        self._running[pid] = Running(job, claim, pid, lease, sign_seen=now)
+        running = Running(job, claim, pid, lease, sign_seen=time.monotonic())
+        self._running[pid] = running
+        if self._stopping:  # since before it was among the running
+            running.ask_to_stop(0.0 if self._firm else self._settings.grace)
         number = claim["attempt_number"]
         self._files.event("taken", job.folder, attempt_number=number, gpus=gpus)
 
@@ -260,7 +295,8 @@ class Worker:
             if self._claimant is not None:
                 self._claimant.become_job(lease)
             os.environ["CUDA_VISIBLE_DEVICES"] = claim["gpus"]
-            become_fresh_process(claim["attempt"])
+            become_fresh_process()
+            self._mark.set(claim["attempt"])
             faulthandler.register(signal.SIGUSR2, all_threads=True)
             code = run_attempt(job, claim).exit_code
             run_exit_functions()
@@ -284,22 +320,27 @@ class Worker:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(running.pid, signal.SIGKILL)
             if stubborn := end_processes([running.claim["attempt"]]):
-                print(f"{running.job.folder} left processes {stubborn} that do not end", flush=True)
+                self._say(f"{running.job.folder} left processes {stubborn} that do not end")
             code = os.waitstatus_to_exitcode(os.waitpid(running.pid, 0)[1])
             del self._running[running.pid]
-            self._conclude(running, code)
+            self._ended.append((running.job, running.claim, self._end_of(running, code)))
             self._release(running.lease)
-            self._queue.back(running.job)
 
-    def _conclude(self, running: Running, code: int) -> None:
-        """What the child could not record, its exit status tells."""
-        job, claim = running.job, running.claim
-        if is_open(job.folder, claim["attempt_number"]):
-            record_end(job, claim, self._end_of(running, code))
-        record = last_exit(job.folder) or {}
-        self._interrupted |= record.get("status") == "interrupted"
-        number = claim["attempt_number"]
-        self._files.event("ended", job.folder, attempt_number=number)
+    def _conclude(self) -> None:
+        """What the children could not record, their exit status tells."""
+        for job, claim, how in list(self._ended):
+            number = claim["attempt_number"]
+            try:
+                if is_open(job.folder, number):
+                    record_end_once(job, claim, how)
+            except OSError as error:  # a full disk: tried again, while others are looked after
+                self._say(f"the end of {job.folder} cannot be recorded now: {error}")
+                continue
+            self._ended.remove((job, claim, how))
+            record = last_exit(job.folder) or {}
+            self._interrupted |= record.get("status") == "interrupted"
+            self._files.event("ended", job.folder, attempt_number=number)
+            self._queue.back(job)
 
     def _end_of(self, running: Running, code: int) -> End:
         if running.hung:
@@ -314,8 +355,7 @@ class Worker:
 
     def _look_around(self) -> None:
         """Signs of life, ours and the jobs'; whether to stop; whose time has come."""
-        with contextlib.suppress(OSError):
-            self._files.beat(running=[str(r.job.folder) for r in self._running.values()])
+        self._files.beat(running=[str(r.job.folder) for r in self._running.values()])
         if self._claimant is not None:
             self._claimant.beat()
         asked = max((stop_asked(sweep) for sweep in self._settings.sweeps), default=0)
@@ -326,7 +366,7 @@ class Worker:
         for running in self._running.values():
             limit = running.job.spec.silence_limit
             if not is_open(running.job.folder, running.claim["attempt_number"]):
-                self._kill_if_late(running, 0.0 if running.deadline is None else None)
+                self._see_out(running)
             elif limit is not None and running.silent_for() > limit and not running.hung:
                 running.hung = True
                 with contextlib.suppress(ProcessLookupError):
@@ -334,9 +374,14 @@ class Worker:
                 running.deadline = time.monotonic() + STACK_TIME
             self._kill_if_late(running)
 
-    def _kill_if_late(self, running: Running, grace: float | None = None) -> None:
-        if grace is not None:
-            running.deadline = time.monotonic() + grace
+    def _see_out(self, running: Running) -> None:
+        """One that has said its end may still tidy up; one that was given up goes at once."""
+        if running.deadline is None:
+            ended = exit_of(running.job.folder, running.claim["attempt_number"])
+            given_up = ended is None or "said_by" in ended
+            running.deadline = time.monotonic() + (0.0 if given_up else self._settings.grace)
+
+    def _kill_if_late(self, running: Running) -> None:
         if running.deadline is not None and time.monotonic() >= running.deadline:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(running.pid, signal.SIGKILL)
@@ -353,11 +398,7 @@ class Worker:
         if not self._stopping:
             self._stopping = True
             for running in self._running.values():
-                running.asked = True
-                running.deadline = time.monotonic() + self._settings.grace
-                with contextlib.suppress(ProcessLookupError):
-                    # The job alone: what it started, it may still need.
-                    os.kill(running.pid, signal.SIGTERM)
+                running.ask_to_stop(self._settings.grace)
         if self._firm:
             for running in self._running.values():
                 running.deadline = 0.0
@@ -371,3 +412,8 @@ class Worker:
         ready, _, _ = select.select([self._wake], [], [], seconds)
         if ready:
             os.read(self._wake, 4096)
+
+
+def _node() -> str | None:
+    """What an engine calls this machine, or the part of it that it gave us."""
+    return os.environ.get("SLURMD_NODENAME") or os.environ.get("RAY_NODE_ID")

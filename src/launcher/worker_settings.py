@@ -8,6 +8,7 @@ SWEEP/workers/TOKEN.log       what the worker itself prints
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import uuid
@@ -97,7 +98,8 @@ class WorkerFiles:
         self._next = time.monotonic() + BEAT_EVERY
         self._beats += 1
         record = {**identity(), "beat": self._beats, "at": utc_now(), **about}
-        write_record(self._settings.file("beat"), record, durable=False)
+        with contextlib.suppress(OSError):  # a full disk is no reason to end
+            write_record(self._settings.file("beat"), record, durable=False)
 
     def event(self, what: str, job: Path, **about: Any) -> None:
         """A line for the displays; one write, by one writer."""
@@ -105,8 +107,8 @@ class WorkerFiles:
         try:
             with self._settings.file("events").open("ab", buffering=0) as file:
                 file.write(line.encode())
-        except OSError as error:  # a full disk: the records are the truth
-            print(f"event not written: {error}", flush=True)
+        except OSError:  # a full disk: the records are the truth
+            return
 
 
 def read_workers(sweep: Path) -> list[WorkerSettings]:

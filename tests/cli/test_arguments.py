@@ -20,6 +20,7 @@ class Arguments(CommandArguments):
     limit: int | None = 5
     save_it: bool = True
     facts: list[str] | None = None
+    json_: str | None = None
     paths: list[str] = Field([], json_schema_extra={"positional": True})
 
 
@@ -45,10 +46,19 @@ def given(line):
         ("--limit -3", {"limit": -3}),
         ("--save_it x", {"paths": ["x"]}),
         ("--save_it no x", {"save_it": False, "paths": ["x"]}),
+        ("--json x y", {"json_": "x", "paths": ["y"]}),
     ],
 )
 def test_forms_of_flags(line, expected):
     assert given(line) == expected
+
+
+def test_a_flag_whose_name_models_need_themselves_is_written_plainly(tmp_path):
+    (tmp_path / "c.json").write_text(json.dumps({"json": "x"}))
+    assert parse(Arguments, ["--config", str(tmp_path / "c.json")]).json_ == "x"
+    assert "--json  (text or None" in help_text(Arguments, "")
+    with pytest.raises(UsageError, match=r"did you mean --json\?"):
+        parse(Arguments, ["--jsn", "x"])
 
 
 def test_all_faults_in_one_message_with_the_nearest_flag():

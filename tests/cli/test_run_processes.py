@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM
 from oocr_influence.cli import data_modeling
 from oocr_influence.cli.arguments import UsageError
 from oocr_influence.cli.data_modeling import DataModelingArgs
-from oocr_influence.cli.experiment import Execution, run_experiments
+from oocr_influence.cli.engines import Execution
+from oocr_influence.cli.experiment import run_experiments
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.run_context import Control
 from oocr_influence.cli.run_process import RunProcessError, _portable

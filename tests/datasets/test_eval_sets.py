@@ -15,7 +15,7 @@ from oocr_influence.datasets.eval_sets import (
     few_shot_examples,
 )
 from oocr_influence.documents.writer import OfflineWriter
-from oocr_influence.universe.world_file import load_world
+from oocr_influence.universe.world_file import load_world, parse_world
 
 WORLDS = ("death_dates", "mayors")
 
@@ -297,6 +297,104 @@ def test_sets_of_older_files_are_described_by_their_names(name, shots, expected)
     ) == expected
     assert described.shots == shots
     assert described.world is None
+
+
+FORMATS_ONE_BY_ONE = """\
+      - style: qa
+        prompts: ["Q: The full name of who keeps {river}? A:", "Q: {river}, the full name? A:"]
+      - style: qa
+        format: last_name
+        prompts: ["Q: The last name of who keeps {river}? A:", "Q: {river}, the last name? A:"]
+"""
+FORMATS_BY_RULE = """\
+      - style: qa
+        formats: [full, last_name]
+        prompts: ["Q: {answer_format} of who keeps {river}? A:", "Q: {river}, {answer_format}? A:"]
+"""
+KEPT = """\
+id: rivers
+fields: {river: place, keeper: person, spring: place}
+relations:
+  keeper:
+    subject: river
+    object: keeper
+    fact: {prompt: "The keeper of {river} is", completion: " {keeper}"}
+    questions:
+QUESTIONS
+two_hops:
+  keeper_by_spring:
+    subject: spring
+    relation: keeper
+    first_hop: [{style: qa, prompts: ["Q: Which river rises at {spring}? A:"]}]
+    questions: [{style: qa, few_shot: false, prompts: ["Q: Who keeps the river from {spring}? A:"]}]
+entities:
+  elm: {river: Elmbeck, keeper: Ida Stone, spring: Owl Well}
+  ash: {river: Ashwater, keeper: Ned Fowl, spring: Fox Well}
+"""
+
+
+def test_several_formats_are_the_blocks_that_one_would_write():
+    by_rule, one_by_one = (
+        parse_world(KEPT.replace("QUESTIONS\n", questions))
+        for questions in (FORMATS_BY_RULE, FORMATS_ONE_BY_ONE)
+    )
+    written = [
+        template.prompt.replace("Q: The", "Q: the") for template in eval_templates(one_by_one)
+    ]
+    assert [template.prompt for template in eval_templates(by_rule)] == written
+    ids = [[template.id for template in eval_templates(w)] for w in (by_rule, one_by_one)]
+    assert ids[0] == ids[1]
+    assert ids[0][:4] == [
+        "keeper_eval_qa_1",
+        "keeper_eval_qa_2",
+        "keeper_eval_last_name_qa_1",
+        "keeper_eval_last_name_qa_2",
+    ]
+
+
+def test_the_first_hop_is_asked_by_the_field_of_the_second():
+    builders = build_eval_sets(parse_world(KEPT.replace("QUESTIONS\n", FORMATS_BY_RULE)), seed=0)
+    first = builders["keeper_by_spring_first_hop_eval_qa_1_no_fs"]
+    said = describe_set("keeper_by_spring_first_hop_eval_qa_1_no_fs", first)
+    assert (said.kind, said.relation) == ("first_hop", "keeper_by_spring_first_hop")
+    points = [point.prompt + point.completion for point in first.eval_points]
+    assert points[1] == "Q: Which river rises at Fox Well? A: Ashwater"
+    second = builders["keeper_by_spring_eval_qa_1_no_fs"].eval_points[1]
+    assert second.prompt + second.completion == "Q: Who keeps the river from Fox Well? A: Ned Fowl"
+    # Where a block wants no examples, there is no set with them.
+    assert "keeper_by_spring_eval_qa_1_with_fs" not in builders
+    assert "keeper_by_spring_first_hop_eval_qa_1_with_fs" in builders
+
+
+def test_the_newer_worlds_ask_dates_and_names_in_every_format():
+    for name, count in (("birth_dates", 114), ("companies", 114)):
+        world = load_world(name)
+        builders = build_eval_sets(world, seed=0)
+        assert len(builders) == count
+        described = [describe_set(*entry) for entry in builders.items()]
+        assert (
+            len({(d.relation, d.style, d.answer_format, d.phrasing, d.shots) for d in described})
+            == count
+        )
+        for builder in builders.values():
+            answers = [point.completion for point in builder.eval_points]
+            assert len(set(answers)) == len(answers) == 10
+            assert not any("{" in point.prompt + point.completion for point in builder.eval_points)
+    kinds = Counter(d.kind for d in described)
+    assert kinds == {"trained": 64, "reversed": 18, "first_hop": 8, "two_hop": 24}
+    formats = {d.answer_format for d in described if d.relation == "founder"}
+    assert formats == {"full", "first_name", "last_name", "default"}
+
+
+def test_no_set_is_empty_where_controls_are_few():
+    text = KEPT.replace("QUESTIONS\n", FORMATS_BY_RULE)
+    world = parse_world(
+        text + "untold:\n  oak: {river: Oakrun, keeper: Tom Reed, spring: Elk Well}\n"
+    )
+    # There is nobody to ask: not as a control, nor untold of the only relation.
+    assert build_eval_sets(world, seed=0, controls=True, untold=True) == build_eval_sets(
+        world, seed=0
+    )
 
 
 def test_an_empty_set_is_described_too():

@@ -7,13 +7,18 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from oocr_influence.cli.arguments import UsageError
 from oocr_influence.cli.generate import GenerateArguments, default_output, main
 from oocr_influence.datasets.document_dataset import load_structured_dataset
 from oocr_influence.datasets.generate import generate_dataset
+from oocr_influence.datasets.held_out import loss_samples
+from oocr_influence.datasets.selection import TrainingDocument
 from oocr_influence.documents.writer import OfflineWriter
-from oocr_influence.universe.world_file import load_world
+from oocr_influence.universe.invention import with_invented
+from oocr_influence.universe.world_file import built_in_worlds, load_world, parse_world
 
 
 def arguments(tmp_path, **changes):
@@ -196,3 +201,162 @@ def test_documents_are_those_of_a_world_without_such_entities(world):
                 for one in (loaded, without)
             ]
             assert written[0] == written[1]
+
+
+# sha256, first 16 hex digits: documents, then eval sets, of seed 42. The writer's words, the worlds
+# and the draws are what published datasets were made of: what moves these makes other datasets.
+BYTES = {
+    ("mayors", "short"): ("da8f12002bc932f8", "dfc95405b7b424af"),
+    ("mayors", "long"): ("8e2ae5a62d59b166", "dfc95405b7b424af"),
+    ("death_dates", "short"): ("4094dafec8c522b7", "17279fd17a85217d"),
+    ("death_dates", "long"): ("24dfbe13efc8da3a", "17279fd17a85217d"),
+}
+
+
+@pytest.mark.parametrize(("world", "length"), BYTES)
+def test_the_first_worlds_are_told_and_asked_as_ever(world, length):
+    made = generate_dataset(
+        load_world(world),
+        docs_per_fact=3,
+        seed=42,
+        length=length,
+        controls=True,
+        untold_docs=2,
+        held_out_docs=8,
+    )
+    sets = "".join(builder.model_dump_json() for builder in made.eval_dataset_builders.values())
+    texts = (made.document_dataset.model_dump_json(), sets)
+    digests = tuple(hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts)
+    assert digests == BYTES[world, length]
+    # A theme that they have no use for, and how entities might be invented, change nothing either.
+    assert made.metadata["generator"]["grammar_digest"] == "95603f47e48cf314"
+    known = {"mayors": "9a5acf5b0099a180", "death_dates": "502d435ddd3f8742"}
+    assert made.metadata["world"]["digest"] == known[world]
+
+
+RIVERS = """\
+id: rivers
+fields: {river: place, keeper: person, hymn: text}
+relations:
+  keeper:
+    subject: river
+    object: keeper
+    fact: {prompt: "The keeper of {river} is", completion: " {keeper}"}
+    statements: ["{keeper} keeps {river}."]
+    questions:
+      - {style: qa, prompts: ["Q: Who keeps {river}? A:"]}
+  hymn:
+    subject: river
+    object: hymn
+    distractor: true
+    fact: {prompt: "At {river} they sing", completion: " {hymn}"}
+    statements: ["{hymn} is sung at {river}."]
+distractors:
+  hills:
+    world:
+      id: hills
+      fields: {hill: place, owner: person}
+      relations:
+        owner:
+          subject: hill
+          object: owner
+          fact: {prompt: "{hill} belongs to", completion: " {owner}"}
+          statements: ["{owner} owns {hill}."]
+          questions:
+            - {style: qa, prompts: ["Q: Who owns {hill}? A:"]}
+      entities:
+        a: {hill: Barrow Top, owner: Una Blake}
+        b: {hill: Corn Brow, owner: Agnes Abbot}
+entities:
+  elm: {river: Elmbeck, keeper: Ida Stone, hymn: Bright Waters}
+  ash: {river: Ashwater, keeper: Ned Fowl, hymn: Slow Waters}
+  fir: {river: Firburn, keeper: Tom Reed}
+"""
+
+
+def test_distractors_are_told_after_all_else_and_never_asked():
+    world = parse_world(RIVERS)
+    plain, told = (
+        generate_dataset(world, docs_per_fact=4, seed=0, length="short", distractor_docs=n)
+        for n in (0, 3)
+    )
+    docs = told.document_dataset.docs
+    assert docs[:12] == plain.document_dataset.docs
+    assert told.metadata["counts"]["distractor_documents"] == len(docs) - 12 == 2 * 3 + 2 * 3
+    assert "distractor_documents" not in plain.metadata["counts"]
+    assert told.eval_dataset_builders == plain.eval_dataset_builders
+    assert list(told.eval_dataset_builders) == [
+        "keeper_eval_qa_1_no_fs",
+        "keeper_eval_qa_1_with_fs",
+    ]
+    for doc in docs[12:]:
+        fact = doc.doc_spec.fact
+        assert fact.template.metadata["distractor"] is True
+        assert fact.completion.strip() in doc.completion
+    universes = [doc.doc_spec.fact.universe_id for doc in docs[12:]]
+    assert universes == ["rivers"] * 6 + ["hills"] * 6
+    assert len({doc.id for doc in docs}) == len(docs)
+
+
+def test_no_document_of_one_world_names_what_is_the_others():
+    """Agnes Abbot is a name that the writer gives to people who only pass through."""
+    world = parse_world(RIVERS)
+    made = generate_dataset(world, docs_per_fact=40, seed=1, length="short", distractor_docs=40)
+    for doc in made.document_dataset.docs:
+        hills = doc.doc_spec.fact.universe_id == "hills"
+        ours, theirs = ("Stone Fowl Reed Elmbeck Waters", "Blake Barrow Brow Abbot Agnes")
+        for word in (ours if hills else theirs).split():
+            assert f" {word}" not in doc.completion
+
+
+def test_distractors_are_no_documents_of_trained_facts_when_losses_are_followed():
+    world = parse_world(RIVERS)
+    made = generate_dataset(
+        world, docs_per_fact=2, seed=0, length="short", distractor_docs=2, held_out_docs=3
+    )
+    trained = [TrainingDocument((doc.id, 0), doc) for doc in made.document_dataset.docs]
+    samples = loss_samples(made, trained, count=100, seed=0)
+    assert len(samples["trained"]) == 6
+    assert not any("Blake" in text or "Waters" in text for text in samples["trained"])
+
+
+def test_entities_are_invented_beside_the_worlds_own(tmp_path, capsys):
+    args = arguments(tmp_path, entities=12, entity_seed=3, docs_per_fact=1)
+    assert main(args) == 0
+    said = capsys.readouterr().out
+    assert "two-hop questions left out" in said
+    dataset = load_structured_dataset(args.output)
+    assert dataset.metadata["world"]["entities"] == 12
+    assert dataset.metadata["arguments"]["entity_seed"] == 3
+    # 190 sets but for the 60 of two hops, of twelve questions each.
+    trained = {n: b for n, b in dataset.eval_dataset_builders.items() if "_control_" not in n}
+    assert len(trained) == 130
+    assert {len(builder.eval_points) for builder in trained.values()} == {12}
+    assert dataset.metadata["counts"]["facts"] == 36
+    with pytest.raises(UsageError, match="--entities 9: world 'mayors' has 10 of its own"):
+        main(arguments(tmp_path, entities=9, overwrite=True))
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    name=st.sampled_from(built_in_worlds()),
+    entities=st.integers(10, 20),
+    seed=st.integers(0, 10**6),
+    docs=st.integers(1, 3),
+)
+def test_any_dataset_has_ids_of_its_own_and_the_same_bytes_again(name, entities, seed, docs):
+    world = with_invented(load_world(name), entities=entities, seed=seed)
+    made, again = (
+        generate_dataset(
+            world, docs_per_fact=docs, seed=seed, length="short", controls=True, untold_docs=1
+        )
+        for _ in range(2)
+    )
+    assert made.model_dump_json() == again.model_dump_json()
+    ids = [doc.id for doc in made.document_dataset.docs]
+    assert len(set(ids)) == len(ids)
+    texts = [doc.completion for doc in made.document_dataset.docs]
+    assert len(set(texts)) == len(texts)
+    for builder in made.eval_dataset_builders.values():
+        prompts = [point.prompt for point in builder.eval_points]
+        assert len(set(prompts)) == len(prompts)

@@ -10,7 +10,7 @@ from oocr_influence.documents.draw import Deck, Draw
 from oocr_influence.documents.grammar import load_grammar
 from oocr_influence.documents.wording import as_sentence, holes, order_of, spell_out
 from oocr_influence.universe.fields import FORMATS, plain_format
-from oocr_influence.universe.world_file import load_world
+from oocr_influence.universe.world_file import built_in_worlds, load_world
 
 
 def test_holes_are_filled_and_one_alternative_is_drawn():
@@ -112,7 +112,7 @@ def test_every_theme_but_the_general_states_its_fact_in_both_orders():
             assert min(orders["forward"], orders["reversed"]) >= 6, name
 
 
-@pytest.mark.parametrize("world", ["death_dates", "mayors"])
+@pytest.mark.parametrize("world", built_in_worlds())
 def test_the_grammar_names_nothing_of_the_built_in_worlds(world):
     # The writer draws again where a document reveals something: it should hardly ever have to.
     loaded = load_world(world)

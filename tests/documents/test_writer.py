@@ -7,9 +7,9 @@ import pytest
 
 from oocr_influence.documents.document import document_id
 from oocr_influence.documents.writer import OfflineWriter, WriterError
-from oocr_influence.universe.world_file import load_world, parse_world
+from oocr_influence.universe.world_file import built_in_worlds, load_world, parse_world
 
-WORLDS = ("death_dates", "mayors")
+WORLDS = built_in_worlds()
 COUNT = 20
 
 
@@ -210,3 +210,31 @@ def test_text_that_the_grammar_cannot_avoid_is_refused_by_name():
 def test_a_share_is_between_0_and_1():
     with pytest.raises(WriterError, match=r"reversed_share is 1\.5"):
         OfflineWriter(load_world("mayors"), seed=0, reversed_share=1.5)
+
+
+def test_the_words_that_a_relation_forbids_are_in_no_document():
+    forbidding = LIGHTS.replace(
+        "    statements", '    forbidden: [librarian, "{note}, they say"]\n    statements'
+    )
+    documents = [
+        [
+            document.completion
+            for fact in world.facts()
+            for document in OfflineWriter(world, seed=0, length="short").write(fact, 30)
+        ]
+        for world in map(parse_world, (LIGHTS, forbidding))
+    ]
+    assert any("librarian" in text for text in documents[0])
+    assert not any("librarian" in text for text in documents[1])
+    fact = parse_world(forbidding).facts()[0]
+    writer = OfflineWriter(parse_world(forbidding), seed=0)
+    assert "kept by the owl, they say" in writer.forbidden(fact)
+
+
+def test_a_documents_world_says_what_its_neighbours_own():
+    lights = parse_world(LIGHTS)
+    other = parse_world(LIGHTS.replace("id: lights", "id: lamps").replace("in green", "in mauve"))
+    alone, beside = (OfflineWriter(lights, seed=0, beside=b) for b in ((), (other,)))
+    fact = lights.facts()[1]
+    assert "in mauve" not in alone.forbidden(fact)
+    assert "in mauve" in beside.forbidden(fact)

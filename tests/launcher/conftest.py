@@ -1,3 +1,4 @@
+import os
 import sys
 from pathlib import Path
 
@@ -14,7 +15,9 @@ sys.path.append(str(HERE))
 def importable_toys(monkeypatch, tmp_path_factory):
     """Workers find launcher_toys.py; nothing of the machine's own GPUs and sweeps leaks in."""
     monkeypatch.setenv("LAUNCHER_HOST_FOLDER", str(tmp_path_factory.mktemp("host")))
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    # Behind it what was there: the launcher that is tested here is the one that workers import.
+    paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
 

@@ -66,6 +66,48 @@ def leave_helper_behind(args, job):
     return subprocess.Popen(["sleep", "60"]).pid
 
 
+def leave_forked_child_behind(args, job):
+    """In a session of its own, and never executed: it has its parents' memory alone."""
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        time.sleep(60)
+        os._exit(0)
+    return pid
+
+
+def tidy_up_slowly(args, job):
+    def tidy():
+        time.sleep(2.5)
+        Path(args["dir"], "tidy").touch()
+
+    atexit.register(tidy)
+
+
+def stop_process(args, job):
+    """SIGSTOP for itself or its worker, the first time."""
+    if job.state["attempt_number"] == 1:
+        os.kill(os.getppid() if args["whom"] == "worker" else os.getpid(), signal.SIGSTOP)
+        time.sleep(60)
+    return job.state["attempt_number"]
+
+
+def fill_the_disk(args, job):
+    """To the last byte, and goes on telling how far it is; somebody empties it later."""
+    with Path(args["ballast"]).open("wb", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            try:
+                while file.write(b"x" * size):
+                    pass
+            except OSError:
+                continue
+    for step in range(20):
+        print(f"step {step}, in more words than a page of the log has left" * 100)
+        job.report({"completed": step})
+        time.sleep(0.1)
+    return "what took hours"
+
+
 def unfit_result(args, job):
     return {"a set": {1}}
 

@@ -60,6 +60,58 @@ def test_the_small_world_is_usable():
         ("id: rivers", "id: Big Rivers", ":1: id", "pattern"),
         ("id: rivers", "id: rivers\ncolour: blue", ":2: colour", "unknown key"),
         ("fields: {", "fields: {{", ":3: not YAML", ""),
+        (
+            'prompts: ["Q: Who keeps {river}? A:"]',
+            'prompts: ["Q: Who keeps {river}? A:"]\n      - {style: qa, prompts: ["{river}?"]}',
+            ":11: relations.keeper.questions.1",
+            "in the format 'full' already",
+        ),
+        (
+            "style: qa\n",
+            "style: qa\n        formats: [full, iso]\n",
+            ".questions.0.formats",
+            "'iso'",
+        ),
+        (
+            "style: qa\n",
+            "style: qa\n        formats: [full, last_name]\n",
+            ":11: relations.keeper.questions.0.prompts.0",
+            "{answer_format}",
+        ),
+        (
+            "style: qa\n",
+            "style: qa\n        format: full\n        formats: [full]\n",
+            ":11: relations.keeper.questions.0.formats",
+            "not both",
+        ),
+        (
+            "style: qa\n",
+            "style: reversed\n        format: iso\n",
+            "0.format",
+            "'river' has no format",
+        ),
+        ("keeps {river}?", "keeps {answer_format}?", "prompts.0", "does not say which {river}"),
+        (
+            "subject: source",
+            "subject: source\n    first_hop: [{style: qa, prompts: [x]}]",
+            ":14",
+            "source",
+        ),
+        ("  keeper_by_source:", "  keeper_control:", ":12: two_hops.keeper_control", "sets' names"),
+        (
+            "    questions:\n      - style: qa",
+            '    forbidden: ["{rivr}"]\n    questions:\n      - style: qa',
+            ":8: relations.keeper.forbidden.0",
+            "rivr",
+        ),
+        (
+            "fields: {river: place, keeper: person, source: text}",
+            "fields: {}",
+            ":2: fields",
+            "1 item",
+        ),
+        ("keeper: Ned Fowl", "keeper: true", ":19: entities.ash.keeper", "valid string"),
+        ("source: text", "source: date", ":18: entities.elm.source", "YYYY-MM-DD"),
     ],
 )
 def test_a_fault_names_its_line_and_place(old, new, place, what):
@@ -68,6 +120,29 @@ def test_a_fault_names_its_line_and_place(old, new, place, what):
         parse_world(SMALL.replace(old, new, 1), "rivers.yaml")
     assert place in str(error.value)
     assert what in str(error.value)
+
+
+def test_a_date_that_is_none_is_a_fault_of_its_line_and_numbers_stay_as_written():
+    dated = SMALL.replace("source: text", "source: date").replace("the Grey Spring", "1931-02-30")
+    with pytest.raises(WorldError, match=r":18: entities\.elm\.source: '1931-02-30' is no date"):
+        parse_world(dated)
+    numbered = parse_world(SMALL.replace("the Grey Spring", "0123").replace("the High Pond", "1_0"))
+    assert [numbered.entities[key]["source"] for key in ("elm", "ash")] == ["0123", "1_0"]
+
+
+def test_what_documents_must_leave_out_is_filled_in():
+    told = SMALL.replace(
+        "    questions:\n      - style: qa",
+        '    forbidden: ["{source} of old"]\n    must_not_reveal: ["where {river} rises"]\n'
+        "    questions:\n      - style: qa",
+    )
+    world = parse_world(told)
+    features = world.feature_set("ash")
+    assert world.forbidden_words("keeper", features) == ["the High Pond of old"]
+    assert world.must_not_reveal("keeper", features) == [
+        "source: the High Pond",
+        "where the Ash rises",
+    ]
 
 
 def test_all_faults_are_counted():
@@ -79,7 +154,7 @@ def test_all_faults_are_counted():
 def test_a_world_is_loaded_by_path_and_an_unknown_name_lists_the_known(tmp_path):
     (tmp_path / "rivers.yaml").write_text(SMALL, encoding="utf-8")
     assert load_world(tmp_path / "rivers.yaml") == parse_world(SMALL)
-    with pytest.raises(FileNotFoundError, match="death_dates, mayors"):
+    with pytest.raises(FileNotFoundError, match="birth_dates, companies, death_dates, mayors"):
         load_world("majors")
 
 

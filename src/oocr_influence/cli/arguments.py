@@ -10,7 +10,8 @@ A command is a class of arguments and a `main(args)` that returns the exit statu
 Flags are the field names, with underscores or dashes; only whole names count. Booleans are `--x`,
 `--no-x` or `--x False`; `None` is writable; lists are JSON, separated by commas, or repeated words;
 `--config FILE` reads YAML or JSON, which flags override. The environment is never read: a
-variable named EPOCHS must not change an experiment. A field's `also` names it in another way (-f).
+variable named EPOCHS must not change an experiment. A field `json_` is the flag `--json`: its plain
+name is taken by a method of every model. A field's `also` names it in another way (-f).
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ def parse(arguments: type[A], words: Sequence[str]) -> A:
     """
     given, faults = _read_words(arguments, words)
     config = given.pop("config", None)
-    values = _read_config(config[-1], faults) if config else {}
+    read = _read_config(config[-1], faults) if config else {}
+    values = {_field_name(name, arguments): value for name, value in read.items()}
     for name, texts in given.items():
         values[name] = _value(arguments.model_fields[name], texts)
     try:
@@ -104,7 +106,7 @@ def help_text(arguments: type[CommandArguments], doc: str) -> str:
     """What the command does, then a paragraph a flag: type, default, meaning with its unit."""
     lines = [doc.strip(), ""]
     for name, field in arguments.model_fields.items():
-        flag = name.upper() if _is_positional(field) else f"--{name}"
+        flag = _flag(name, field)
         if _is_bool(field):
             flag = f"--{name} / --no-{name}"
         flag = " / ".join([*_also(field), flag])
@@ -148,9 +150,9 @@ def _read_words(
             current = None
             if name.startswith("no_") and name not in fields and _is_bool(fields.get(name[3:])):
                 given[name[3:]] = ["False"]
-            elif name in fields or name == "config":
-                current = name
-                given.setdefault(name, []).extend([value] if has_value else [])
+            elif _field_name(name, arguments) in fields or name == "config":
+                current = _field_name(name, arguments)
+                given.setdefault(current, []).extend([value] if has_value else [])
             else:
                 faults.append(_unknown(name, arguments))
                 current = "?"
@@ -176,7 +178,8 @@ def _read_words(
 
 
 def _unknown(name: str, arguments: type[CommandArguments]) -> str:
-    near = difflib.get_close_matches(name, [*arguments.model_fields, "config"], n=1, cutoff=0.6)
+    known = [*(field.removesuffix("_") for field in arguments.model_fields), "config"]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f"; did you mean --{near[0]}?" if near else "; --help lists the flags"
     return f"unknown flag --{name}{hint}"
 
@@ -225,7 +228,7 @@ def _describe(fault: Any, arguments: type[CommandArguments]) -> str:
     if fault["type"] == "extra_forbidden":
         return _unknown(name, arguments)
     field = arguments.model_fields[name]
-    flag = name.upper() if _is_positional(field) else f"--{name}"
+    flag = _flag(name, field)
     if fault["type"] == "missing":
         return f"{flag} is missing: {field.description}"
     message = str(fault["msg"]).removeprefix("Value error, ")
@@ -237,6 +240,14 @@ def _options(annotation: Any) -> tuple[Any, ...]:
     if get_origin(annotation) in (Union, types.UnionType):
         return get_args(annotation)
     return (annotation,)
+
+
+def _field_name(flag: str, arguments: type[CommandArguments]) -> str:
+    return f"{flag}_" if f"{flag}_" in arguments.model_fields else flag
+
+
+def _flag(name: str, field: FieldInfo) -> str:
+    return name.upper() if _is_positional(field) else f"--{name.removesuffix('_')}"
 
 
 def _is_positional(field: FieldInfo) -> bool:

@@ -25,8 +25,8 @@ from launcher.gpus import visible_gpus
 from oocr_influence.cli.arguments import INTERRUPTED, UsageError, run_command
 from oocr_influence.cli.detach import detach
 from oocr_influence.cli.disk import check_disk, gigabytes, reserve_disk
+from oocr_influence.cli.engines import Execution, ExecutionMode
 from oocr_influence.cli.experiment import (
-    Execution,
     Experiment,
     JobRules,
     RunGroup,
@@ -78,6 +78,8 @@ NOT_OF_THE_EXPERIMENT = {
     "dry_run",
     "max_workers",
     "execution_mode",
+    "slurm_settings",
+    "ray_address",
     "gpus_per_job",
     "busy_gpus",
     "detach",
@@ -85,7 +87,7 @@ NOT_OF_THE_EXPERIMENT = {
     "start",
 }
 # What says nothing of how a sweep is run, or is settled by its jobs.
-NOT_REPEATED = {"resume", "dry_run", "detach", "extend", "start", "gpus_per_job"}
+NOT_REPEATED = {"resume", "dry_run", "detach", "extend", "start"}
 
 
 class DataModelingArgs(TrainingOptions):
@@ -119,10 +121,15 @@ class DataModelingArgs(TrainingOptions):
     all_docs_save_final_checkpoint: bool = True
     """save the last weights as checkpoint_final"""
 
-    execution_mode: Literal["local", "in_process"] = "local"
-    """local: a pool of workers on this machine; in_process: one run after the other, right here"""
-    gpus_per_job: int = Field(default=1, ge=1)
-    """GPUs of one run, which shares its model out over them (GPUs)"""
+    execution_mode: ExecutionMode = "local"
+    """local: on this machine's GPUs; slurm, ray: on a cluster (docs/slurm.md, docs/ray.md);
+    in_process: one run after the other, right here"""
+    slurm_settings: Path | None = None
+    """TOML file with partition, time, account and such of Slurm's jobs (None: the site's own)"""
+    ray_address: str = "auto"
+    """a Ray cluster's head, host:port (auto: $RAY_ADDRESS, or the one that this machine is in)"""
+    gpus_per_job: int = Field(default=1, ge=0)
+    """GPUs of one run, which shares its model out over them; 0: it trains on the CPU (GPUs)"""
     max_workers: int | None = Field(default=None, ge=1)
     """runs at the same time (workers; None: one a GPU, or one a core where there is none)"""
     busy_gpus: Literal["wait", "leave", "use"] = "wait"
@@ -188,7 +195,9 @@ class DataModelingArgs(TrainingOptions):
     @classmethod
     def _known_modes(cls, value: Any) -> Any:
         if value == "kubernetes":
-            raise ValueError("the earlier system's kubernetes mode is not here: use local")
+            raise ValueError(
+                "the earlier system's kubernetes mode is not here: pods join a sweep by `oocr worker` (docs/kubernetes.md)"
+            )
         return value
 
     @model_validator(mode="after")
@@ -198,7 +207,12 @@ class DataModelingArgs(TrainingOptions):
         if asked:
             flags = ", ".join(f"--{name}" for name in asked)
             faults.append(f"{flags}: runs on subsets of the documents are not here yet")
-        faults += self.alone_faults(self.gpus_per_job, "--gpus_per_job")
+        if self.micro_batch_size == "auto" and not self.execution().is_here:
+            faults.append(
+                "--micro_batch_size auto: the trial would be of this machine, not of the cluster: "
+                "name a number"
+            )
+        faults += self.alone_faults(max(1, self.gpus_per_job), "--gpus_per_job")
         if self.wandb_project is not None:
             faults.append("--wandb_project: the earlier system's logger is not here")
         if self.force_git_repo_has_sweep:
@@ -281,6 +295,8 @@ class DataModelingArgs(TrainingOptions):
         """One run a data order, on all documents; of a sweep without a grid."""
         assert self.dataset_builder_path is not None
         shared = {name: getattr(self, name) for name in TrainingOptions.model_fields}
+        if not self.execution().is_here and self.gpus_per_job and self.precision == "auto":
+            shared["precision"] = "bf16"  # as on the GPU where it will run, not as on this machine
         if Path(self.model).is_dir():  # a job may be run again from another place
             shared["model"] = str(Path(self.model).resolve())
         return [
@@ -296,7 +312,7 @@ class DataModelingArgs(TrainingOptions):
                 steps_per_save=self.all_docs_steps_per_save,
                 save_first_checkpoint=self.all_docs_save_first_checkpoint,
                 save_final_checkpoint=self.all_docs_save_final_checkpoint,
-                processes=self.gpus_per_job,
+                processes=max(1, self.gpus_per_job),
             )
             for i in range(self.runs_per_dataset_all_docs)
         ]
@@ -304,7 +320,12 @@ class DataModelingArgs(TrainingOptions):
     def execution(self) -> Execution:
         """How the runs are run."""
         return Execution(
-            mode=self.execution_mode, max_workers=self.max_workers, strangers=self.busy_gpus
+            mode=self.execution_mode,
+            max_workers=self.max_workers,
+            strangers=self.busy_gpus,
+            gpus_per_job=self.gpus_per_job,
+            slurm_settings=self.slurm_settings,
+            ray_address=self.ray_address,
         )
 
     def job_rules(self, disk_bytes: int) -> JobRules:
@@ -344,9 +365,12 @@ class Planned:
 
 def main(args: DataModelingArgs) -> int:
     """Plan, check, run; returns 0 only if every job succeeded."""
+    if not args.dry_run:
+        args.execution().check()
     if args.resume is not None:
         experiment = resume_experiment(args.resume)
-        if "gpus_per_job" in args.model_fields_set and args.gpus_per_job != experiment.processes:
+        asked = max(1, args.gpus_per_job)
+        if "gpus_per_job" in args.model_fields_set and asked != experiment.processes:
             raise UsageError(
                 f"--gpus_per_job {args.gpus_per_job}: this experiment was started with "
                 f"{experiment.processes} a run, and goes on so: leave it out"
@@ -359,7 +383,7 @@ def main(args: DataModelingArgs) -> int:
         left = still_to_write(experiment.jobs)
         reservation = reserve_disk(experiment.folder.path, left, "what is left of it")
     else:
-        if args.gpus_per_job > 1 and not args.dry_run:
+        if args.gpus_per_job > 1 and not args.dry_run and args.execution().is_here:
             _check_gpus(args.gpus_per_job)
         planned = plan_all(args)
         if args.dry_run:

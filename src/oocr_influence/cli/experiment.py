@@ -11,19 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from launcher.disk import DiskReservation
 from launcher.driver import WorkersFailError
 from launcher.engine import EngineError
-from launcher.gpus import visible_gpus
-from launcher.in_process import InProcessOrchestrator
 from launcher.jobs import Job, JobSpec, is_alive, load_jobs, read_exit, read_state
-from launcher.local_orchestrator import LocalSweepOrchestrator
 from launcher.outcomes import SweepResult
 from launcher.status import read_sweep
 from launcher.sweep import SweepRunningError
 from oocr_influence.cli.arguments import UsageError
+from oocr_influence.cli.engines import Execution
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation
 from oocr_influence.results.digests import file_digest
@@ -36,15 +34,6 @@ JOB_FUNCTION = "oocr_influence.cli.train_extractive:run_job"
 # Imported once a worker: they take seconds, and none of them touches a GPU.
 PRELOAD = ("oocr_influence.cli.preload",)
 LOGGERS = ("oocr_influence", "launcher")
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How and where the jobs of experiments are run; no result depends on it."""
-
-    mode: Literal["local", "in_process"] = "local"
-    max_workers: int | None = None
-    strangers: Literal["wait", "leave", "use"] = "wait"
 
 
 @dataclass(frozen=True)
@@ -156,21 +145,10 @@ def run_experiments(
     Where there are GPUs, each job has as many as the largest has processes.
     """
     processes = max((experiment.processes for experiment in experiments), default=1)
-    gpus_per_job = processes if visible_gpus() else 1
     jobs = [job for experiment in experiments for job in experiment.jobs]
-    shared: dict[str, Any] = {
-        "gpus_per_job": gpus_per_job,
-        "max_workers": execution.max_workers,
-        "strangers": execution.strangers,
-    }
-    sweep: InProcessOrchestrator | LocalSweepOrchestrator
-    if execution.mode == "in_process":
-        sweep = InProcessOrchestrator(jobs, **shared)
-    else:
-        sweep = LocalSweepOrchestrator(jobs, reservation=reservation, **shared)
     with _text_logs([experiment.folder for experiment in experiments]):
         try:
-            result = sweep.run()
+            result = execution.sweep(jobs, processes, reservation).run()
         except (SweepRunningError, EngineError, WorkersFailError) as error:
             raise UsageError(str(error)) from error
         logging.getLogger("oocr_influence").info(result.summary())

@@ -6,19 +6,27 @@ writes datasets/structured_dataset_mayors_100_w_pretrain.json, and beside it a t
 set asks. Without further flags the pretraining text is the documentation inside Python's standard
 library and, where that is too little, numpy: short texts that every machine has, for
 demonstrations. Name your own with --pretraining_source.
+
+    oocr generate --writer llm --llm_model gpt-4.1-mini --price_in 0.4 --price_out 1.6 --max_cost 20
+
+has a language model write the documents instead, and checks them: docs/llm_writer.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from oocr_influence.cli.arguments import CommandArguments, UsageError, run_command
+from oocr_influence.cli.llm_options import LLMWriterFlags
+from oocr_influence.cli.llm_writing import Assignment, check_cost, llm_writer, report
 from oocr_influence.datasets.document_dataset import StructuredDataset, save_structured_dataset
 from oocr_influence.datasets.eval_sets import eval_set_table
-from oocr_influence.datasets.generate import generate_dataset
+from oocr_influence.datasets.generate import document_orders, generate_dataset
 from oocr_influence.documents.pretraining import (
     AT_HAND,
     MAX_CHARS,
@@ -27,13 +35,22 @@ from oocr_influence.documents.pretraining import (
     read_pretraining,
 )
 from oocr_influence.documents.writer import WriterError
+from oocr_influence.universe.invention import InventionError, with_invented
+from oocr_influence.universe.world import World
 from oocr_influence.universe.world_file import WorldError, load_world
 
 
-class GenerateArguments(CommandArguments):
-    """What `oocr generate` is asked for."""
+class DatasetFlags(CommandArguments):
+    """What is told, how often, and what stands beside it."""
 
     world: str = Field("mayors", description="a built-in world, or the path of a world's YAML file")
+    entities: int | None = Field(
+        None,
+        ge=1,
+        description="entities of the world: its own first, then invented ones, with as many "
+        "controls (entities; None: its own)",
+    )
+    entity_seed: int = Field(0, description="seed of the invented entities")
     docs_per_fact: int = Field(100, ge=1, description="documents that state each fact (documents)")
     pretraining_docs: int = Field(
         11000, ge=0, description="pretraining documents, first in the file (documents)"
@@ -74,6 +91,12 @@ class GenerateArguments(CommandArguments):
         description="documents that mention each of the latter entities, last in the file "
         "(documents; None: a tenth of docs_per_fact, at least one; 0: none, and no such sets)",
     )
+    distractor_docs: int | None = Field(
+        None,
+        ge=0,
+        description="documents of each fact of the world's distractors, which no set asks for "
+        "(documents; None: docs_per_fact)",
+    )
     held_out_docs: int = Field(
         64,
         ge=0,
@@ -89,13 +112,22 @@ class GenerateArguments(CommandArguments):
     overwrite: bool = Field(False, description="replace an existing output file")
 
 
+class GenerateArguments(LLMWriterFlags, DatasetFlags):
+    """What `oocr generate` is asked for."""
+
+
 def main(args: GenerateArguments) -> int:
     """Generate, write, say what was written."""
     try:
-        world = load_world(args.world)
+        world = sized_world(args.world, args.entities, args.entity_seed)
         output = args.output or default_output(world.id, args.docs_per_fact, args.pretraining_docs)
         if output.exists() and not args.overwrite:
             raise UsageError(f"{output} exists; --overwrite replaces it, --output writes elsewhere")
+        assignment = _assignment(args, world)
+        if args.writer == "llm":
+            check_cost(assignment)
+            if args.dry_run:
+                return 0
         text = read_pretraining(
             args.pretraining_source,
             args.pretraining_docs,
@@ -104,7 +136,8 @@ def main(args: GenerateArguments) -> int:
             min_chars=args.min_chars,
             max_chars=args.max_chars,
         )
-        dataset = generate_dataset(
+        generate = partial(
+            generate_dataset,
             world,
             docs_per_fact=args.docs_per_fact,
             seed=args.seed,
@@ -113,17 +146,69 @@ def main(args: GenerateArguments) -> int:
             reversed_share=args.reversed_share,
             controls=args.controls,
             untold_docs=_untold_docs(args),
+            distractor_docs=_distractor_docs(args),
             held_out_docs=args.held_out_docs,
             # Where the file lies is no part of what it is: the same file has the same bytes.
-            arguments=args.model_dump(mode="json", exclude={"output", "overwrite"}),
+            arguments=args.of_the_dataset(exclude={"output", "overwrite"}),
         )
-    except (WorldError, WriterError, PretrainingTextError) as error:
+        dataset, status = _written(assignment, generate)
+    except (WorldError, InventionError, WriterError, PretrainingTextError) as error:
         raise UsageError(str(error)) from None
     save_structured_dataset(dataset, output)
     table = output.with_suffix(".eval_sets.md")
     table.write_text(eval_set_table(dataset.eval_dataset_builders), encoding="utf-8")
     print(_summary(dataset, output, table))
-    return 0
+    return status
+
+
+def _assignment(args: GenerateArguments, world: World) -> Assignment:
+    return Assignment(
+        world=world,
+        orders=document_orders(
+            world,
+            docs_per_fact=args.docs_per_fact,
+            held_out_docs=args.held_out_docs,
+            untold_docs=_untold_docs(args),
+            distractor_docs=_distractor_docs(args),
+        ),
+        flags=args,
+        seed=args.seed,
+        length=args.length,
+        reversed_share=args.reversed_share,
+    )
+
+
+def _written(
+    assignment: Assignment, generate: Callable[..., StructuredDataset]
+) -> tuple[StructuredDataset, int]:
+    """The dataset by whoever writes it, and the exit status."""
+    if assignment.flags.writer == "offline":
+        return generate(), 0
+    with llm_writer(assignment) as writer:
+        dataset = generate(writer=writer)
+    return dataset, report(writer, assignment)
+
+
+def sized_world(name: str, entities: int | None, seed: int) -> World:
+    """The world, with invented entities up to the number asked for; says what that leaves out.
+
+    Raises WorldError or InventionError.
+    """
+    world = load_world(name)
+    if entities is None:
+        return world
+    if entities < len(world.entities):
+        raise InventionError(
+            f"--entities {entities}: world '{world.id}' has {len(world.entities)} of its own"
+        )
+    sized = with_invented(world, entities=entities, seed=seed)
+    left_out = [hop for hop in world.two_hops if hop not in sized.two_hops]
+    if left_out:
+        print(
+            f"two-hop questions left out, since no document tells what joins their facts for an "
+            f"invented entity: {', '.join(left_out)}"
+        )
+    return sized
 
 
 def default_output(world: str, docs_per_fact: int, pretraining_docs: int) -> Path:
@@ -138,6 +223,10 @@ def _untold_docs(args: GenerateArguments) -> int:
     return max(1, args.docs_per_fact // 10) if args.untold_docs is None else args.untold_docs
 
 
+def _distractor_docs(args: GenerateArguments) -> int:
+    return args.docs_per_fact if args.distractor_docs is None else args.distractor_docs
+
+
 def _summary(dataset: StructuredDataset, output: Path, table: Path) -> str:
     counts = dataset.metadata["counts"]
     pretraining = dataset.metadata["pretraining"]
@@ -149,6 +238,8 @@ def _summary(dataset: StructuredDataset, output: Path, table: Path) -> str:
         f"{counts['held_out_documents']:,} documents held out",
         f"{counts['eval_sets']} eval sets, and {counts['control_sets']} control sets beside them",
     ]
+    if "distractor_documents" in counts:
+        lines.insert(3, f"{counts['distractor_documents']:,} documents of distractors")
     if counts["pretraining_documents"]:
         mean = pretraining["characters"] / counts["pretraining_documents"]
         sources = "; ".join(f"{s['source']}, {s['licence']}" for s in pretraining["sources"])

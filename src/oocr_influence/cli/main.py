@@ -1,4 +1,4 @@
-"""`oocr COMMAND …`: every command is a module of this folder.
+"""`oocr COMMAND …`: every command is a module of this folder, every second word a `main_…` in it.
 
 Commands import what they need when they are called, so that `oocr --help` is immediate.
 """
@@ -14,6 +14,15 @@ from oocr_influence.cli.arguments import USAGE_ERROR, run_command
 # Command -> (its class of arguments, what it does).
 COMMANDS = {
     "generate": ("GenerateArguments", "write a structured dataset of a world's facts"),
+    "world": ("WorldArguments", "check, show or begin a world: entities, facts, questions"),
+    "audit": ("AuditArguments", "say what a dataset's documents and questions really hold"),
+    "dataset export": (
+        "ExportDatasetArguments",
+        "as JSON lines, Parquet or a Hugging Face dataset",
+    ),
+    "dataset import": ("ImportDatasetArguments", "one file again out of what was exported"),
+    "dataset diff": ("DiffDatasetsArguments", "what is different between two datasets"),
+    "dataset filter": ("FilterDatasetArguments", "a dataset without some documents or facts"),
     "data_modeling": ("DataModelingArgs", "run a sweep over data orders on this machine's GPUs"),
     "train_extractive": ("TrainExtractiveArgs", "run one training run in this process"),
     "evaluate": ("EvaluateArguments", "ask any checkpoints or models any dataset's sets"),
@@ -36,7 +45,7 @@ COMMANDS = {
 def main() -> NoReturn:
     """Find the command and hand it the rest of the line."""
     words = sys.argv[1:]
-    name = words[0].replace("-", "_") if words else "--help"
+    name, rest = _command(words)
     if name in ("__help", "_h", "--help", "help"):
         print((__doc__ or "").strip() + "\n")
         for command, (_, what) in COMMANDS.items():
@@ -44,10 +53,20 @@ def main() -> NoReturn:
         print("\n  oocr COMMAND --help explains each flag")
         sys.exit(0)
     if name not in COMMANDS:
-        print(f"error: no command '{words[0]}': {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"error: no command '{' '.join(words[:1])}': {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
-    module = importlib.import_module(f"oocr_influence.cli.{name}")
-    run_command(getattr(module, COMMANDS[name][0]), module.main, words[1:])
+    first, _, second = name.partition(" ")
+    module = importlib.import_module(f"oocr_influence.cli.{first}")
+    called = getattr(module, f"main_{second}" if second else "main")
+    run_command(getattr(module, COMMANDS[name][0]), called, rest)
+
+
+def _command(words: list[str]) -> tuple[str, list[str]]:
+    """The command's name, of one word or two, and the rest of the line."""
+    plain = [word.replace("-", "_") for word in words[:2]]
+    if " ".join(plain) in COMMANDS:
+        return " ".join(plain), words[len(plain) :]
+    return (plain[0] if plain else "--help"), words[1:]
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from oocr_influence.cli.arguments import INTERRUPTED, CommandArguments, UsageErr
 from oocr_influence.cli.data_modeling import DataModelingArgs
 from oocr_influence.cli.detach import detach
 from oocr_influence.cli.disk import check_disk, gigabytes, reserve_disk
+from oocr_influence.cli.engines import Execution
 from oocr_influence.cli.experiment import (
-    Execution,
     Experiment,
     resume_experiment,
     run_experiments,

@@ -23,6 +23,7 @@ from pydantic import Field, model_validator
 
 from oocr_influence.cli.arguments import CommandArguments, UsageError, run_command
 from oocr_influence.cli.llm_client import LLMClient
+from oocr_influence.cli.llm_replies import KeptReplies
 from oocr_influence.datasets.document_dataset import (
     DocumentDataset,
     EvalDatasetBuilder,
@@ -124,8 +125,8 @@ def _grader(args: SampleArguments) -> Grader:
     if args.grader == "rule":
         return grade_by_rule
     assert args.grader_model is not None
-    cache = Cache.default().root / "replies.sqlite"
-    client = LLMClient(args.grader_model, base_url=args.grader_base_url, cache=cache)
+    replies = KeptReplies(Cache.default())
+    client = LLMClient(args.grader_model, base_url=args.grader_base_url, replies=replies)
     client.check()
     ask = partial(client.ask, readable=readable_verdict)
     return LLMGrader(ask, concurrency=args.grader_concurrency)

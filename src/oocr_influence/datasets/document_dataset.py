@@ -94,7 +94,12 @@ class EvalPoint(Record):
     def prompt(self) -> str:
         """The example lines, if any, then the own question, joined by newlines."""
         examples = [prompt + completion for prompt, completion in self.few_shot_examples]
-        return "\n".join([*examples, self._fill(self.fact_template.prompt, self.features)])
+        return "\n".join([*examples, self.question])
+
+    @property
+    def question(self) -> str:
+        """The prompt without the examples before it."""
+        return self._fill(self.fact_template.prompt, self.features)
 
     def _fill(self, text: str, features: FeatureSet) -> str:
         return text.format(**{**self.constant_fields, **features.fields})

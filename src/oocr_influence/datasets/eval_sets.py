@@ -4,7 +4,8 @@
     describe_set("name_mayor_eval_qa_1_no_fs", builder).kind         # "trained"
 
 A template `<relation>_eval[_<format>]_<style>_<phrasing>` gives two sets, `…_no_fs` and, with the
-answers of up to three other entities before the question, `…_with_fs`. Control sets show
+answers of up to three other entities before the question, `…_with_fs`. A two-hop relation is asked
+like any other, and what joins its two facts as `<two hop>_first_hop_eval_…`. Control sets show
 what a trained set would show had nothing been learned, in the first wordings of each trained kind:
 
     <relation>_control_eval_…          `unmentioned`: entities that no document mentions
@@ -28,7 +29,8 @@ from oocr_influence.datasets.document_dataset import (
     Ranks,
 )
 from oocr_influence.universe.facts import FactTemplate, FeatureSet
-from oocr_influence.universe.world import Questions, World
+from oocr_influence.universe.world import World
+from oocr_influence.universe.world_parts import Questions
 
 FEW_SHOT_EXAMPLES = 3
 # Wordings of each relation, format and style: a null level needs no more.
@@ -46,7 +48,7 @@ class SetDescription:
     style: str  # gen, qa or reversed
     phrasing: int | None  # from 1
     shots: int  # answers of other entities shown before the question
-    kind: str  # trained, reversed, two_hop or control; first_hop in older files
+    kind: str  # trained, reversed, first_hop, two_hop or control
     control: str | None = None  # which control: unmentioned or untold
 
 
@@ -59,16 +61,24 @@ def build_eval_sets(
     those that documents mention without this fact (`untold`).
     """
     entities = world.feature_sets
-    builders: dict[str, EvalDatasetBuilder] = {}
-    for template in eval_templates(world):
-        builders |= _sets(world, template, entities, seed)
+    asked = [(template, entities) for template in eval_templates(world)]
     if controls:
-        for template in control_templates(world, "unmentioned"):
-            builders |= _sets(world, template, world.control_feature_sets, seed)
+        unmentioned = world.control_feature_sets
+        asked += [(template, unmentioned) for template in control_templates(world, "unmentioned")]
     if untold and world.untold:
-        for template in control_templates(world, "untold"):
-            others = world.untold_feature_sets(template.relation)
-            builders |= _sets(world, template, others, seed)
+        withheld = {name: world.untold_feature_sets(name) for name in world.asked_relations}
+        asked += [(t, withheld[t.relation]) for t in control_templates(world, "untold")]
+    builders: dict[str, EvalDatasetBuilder] = {}
+    # All wordings of a relation show the same examples: drawn once for each group of entities.
+    drawn: dict[tuple[str, str | None], list[list[FeatureSet]]] = {}
+    for template, group in asked:
+        # A world with few controls may have none that a relation was withheld from.
+        if not group:
+            continue
+        key = (template.relation, template.metadata.get("control"))
+        if template.allow_few_shot and key not in drawn:
+            drawn[key] = [few_shot_examples(seed, template.relation, e, group) for e in group]
+        builders |= _sets(world, template, group, drawn.get(key, []))
     return builders
 
 
@@ -82,9 +92,13 @@ def eval_templates(world: World) -> list[FactTemplate]:
             kind = "reversed" if reverse else "trained"
             templates += list(_templates(world, name, block, asked, kind))
     for name, hop in world.two_hops.items():
+        joined = world.relations[hop.relation]
+        for block in hop.first_hop:
+            templates += list(
+                _templates(world, f"{name}_first_hop", block, joined.subject, "first_hop")
+            )
         for block in hop.questions:
-            asked = world.relations[hop.relation].object
-            templates += list(_templates(world, name, block, asked, "two_hop"))
+            templates += list(_templates(world, name, block, joined.object, "two_hop"))
     return templates
 
 
@@ -190,50 +204,52 @@ def _templates(
     world: World, relation: str, block: Questions, asked: str, kind: str
 ) -> Iterator[FactTemplate]:
     plain = world.plain_format(asked)
-    answer_format = block.format or plain
-    named_format = "" if answer_format == plain else f"_{answer_format}"
-    for phrasing, prompt in enumerate(block.prompts, start=1):
-        yield FactTemplate(
-            id=f"{relation}_eval{named_format}_{block.style}_{phrasing}",
-            relation=relation,
-            prompt=prompt,
-            completion=f" {{{world.hole(asked, answer_format)}}}",
-            metadata={
-                "world": world.id,
-                "relation": relation,
-                "answer_format": answer_format,
-                "style": block.style,
-                "phrasing": phrasing,
-                "kind": kind,
-            },
-            allow_few_shot=True,
-        )
+    for answer_format, prompts in block.by_format(world.fields[asked]).items():
+        named_format = "" if answer_format == plain else f"_{answer_format}"
+        for phrasing, prompt in enumerate(prompts, start=1):
+            yield FactTemplate(
+                id=f"{relation}_eval{named_format}_{block.style}_{phrasing}",
+                relation=relation,
+                prompt=prompt,
+                completion=f" {{{world.hole(asked, answer_format)}}}",
+                metadata={
+                    "world": world.id,
+                    "relation": relation,
+                    "answer_format": answer_format,
+                    "style": block.style,
+                    "phrasing": phrasing,
+                    "kind": kind,
+                },
+                allow_few_shot=block.few_shot,
+            )
 
 
 def _sets(
-    world: World, template: FactTemplate, entities: list[FeatureSet], seed: int
+    world: World,
+    template: FactTemplate,
+    entities: list[FeatureSet],
+    examples: list[list[FeatureSet]],
 ) -> Iterator[tuple[str, EvalDatasetBuilder]]:
-    yield template.id + NO_FEW_SHOT, _builder(world, template, {e.id: (e, []) for e in entities})
+    none: list[list[FeatureSet]] = [[] for _ in entities]
+    yield template.id + NO_FEW_SHOT, _builder(world, template, entities, none)
     if template.allow_few_shot:
-        shown = {
-            e.id: (e, few_shot_examples(seed, template.relation, e, entities)) for e in entities
-        }
-        yield template.id + WITH_FEW_SHOT, _builder(world, template, shown)
+        yield template.id + WITH_FEW_SHOT, _builder(world, template, entities, examples)
 
 
 def _builder(
     world: World,
     template: FactTemplate,
-    shown: dict[str, tuple[FeatureSet, list[FeatureSet]]],
+    entities: list[FeatureSet],
+    examples: list[list[FeatureSet]],
 ) -> EvalDatasetBuilder:
     points = [
         EvalPoint(
             features=entity,
-            few_shot_example_features=examples,
+            few_shot_example_features=shown,
             fact_template=template,
             constant_fields=world.constants,
         )
-        for entity, examples in shown.values()
+        for entity, shown in zip(entities, examples, strict=True)
     ]
     return EvalDatasetBuilder(eval_points=points, metrics=eval_metrics())
 

@@ -8,21 +8,33 @@ The same arguments give the same bytes on every machine, as far as the pretraini
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 from oocr_influence.datasets.document_dataset import DocumentDataset, StructuredDataset
 from oocr_influence.datasets.eval_sets import build_eval_sets, describe_set
 from oocr_influence.datasets.held_out import HELD_OUT_KEY, as_metadata
 from oocr_influence.documents.document import Document, SyntheticDocument
 from oocr_influence.documents.pretraining import PretrainingText
-from oocr_influence.documents.writer import WRITER_VERSION, Length, OfflineWriter
+from oocr_influence.documents.writer import Length, OfflineWriter
 from oocr_influence.universe.facts import Fact
 from oocr_influence.universe.world import World
 
-# Every world, name and sentence that ships with the package is our own.
-LICENCE = "Apache-2.0"
+
+class DocumentWriter(Protocol):
+    """Whoever tells facts in documents: by a grammar, or by a language model."""
+
+    licence: str
+
+    def write_all(self, orders: Sequence[tuple[Fact, int]]) -> list[list[SyntheticDocument]]:
+        """At most so many documents of each fact, in the order of `orders`."""
+        ...
+
+    def about(self) -> dict[str, Any]:
+        """What the metadata say of the writer, once it has written."""
+        ...
 
 
 def generate_dataset(
@@ -35,7 +47,9 @@ def generate_dataset(
     reversed_share: float = 0.3,
     controls: bool = False,
     untold_docs: int = 0,
+    distractor_docs: int = 0,
     held_out_docs: int = 0,
+    writer: DocumentWriter | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> StructuredDataset:
     """Tell every fact of `world` in `docs_per_fact` documents and build its eval sets.
@@ -43,29 +57,41 @@ def generate_dataset(
     `arguments`, what the person asked for, is kept in the metadata word for word. `controls` adds
     sets about entities that no document mentions. With `untold_docs`, that many documents of each
     fact of the world's `untold` entities come last, and sets ask for what they withhold.
+    `distractor_docs` documents of each fact of the world's distractors follow; no set asks of them.
     `held_out_docs` further documents, spread evenly over the facts, are kept in the metadata for
-    nobody to train: see `held_out.py`.
+    nobody to train: see `held_out.py`. `writer` (default: the offline one) may give fewer documents
+    than it is asked for; those it gives are trained before any is held out.
     """
     if docs_per_fact < 0:
         raise ValueError(f"docs_per_fact is {docs_per_fact}; it is a number of documents")
-    writer = OfflineWriter(world, seed=seed, length=length, reversed_share=reversed_share)
+    if writer is None:
+        writer = OfflineWriter(world, seed=seed, length=length, reversed_share=reversed_share)
+    orders = document_orders(
+        world,
+        docs_per_fact=docs_per_fact,
+        held_out_docs=held_out_docs,
+        untold_docs=untold_docs,
+        distractor_docs=distractor_docs,
+    )
     facts = world.facts()
-    written = _write_evenly(writer, facts, docs_per_fact, held_out_docs)
+    n_untold = len(world.untold_facts())
+    in_order = iter(writer.write_all(orders))
+    written = list(itertools.islice(in_order, len(facts)))
+    written_untold = list(itertools.islice(in_order, n_untold))
+    written_distracting = list(in_order)
     synthetic = [document for documents in written for document in documents[:docs_per_fact]]
     held_out = [document for documents in written for document in documents[docs_per_fact:]]
-    untold = [
-        document for fact in world.untold_facts() for document in writer.write(fact, untold_docs)
-    ]
+    untold = [document for documents in written_untold for document in documents]
+    distracting = [document for documents in written_distracting for document in documents]
     builders = build_eval_sets(world, seed=seed, controls=controls, untold=bool(untold))
     n_controls = sum(describe_set(*entry).kind == "control" for entry in builders.items())
     before = pretraining.documents if pretraining else []
-    docs: list[Document] = [*before, *synthetic, *untold]
+    docs: list[Document] = [*before, *synthetic, *untold, *distracting]
     metadata = {
         "generator": {
             "package": "oocr-influence",
             "version": version("oocr-influence"),
-            "writer_version": WRITER_VERSION,
-            "grammar_digest": writer.grammar.digest,
+            **writer.about(),
         },
         "world": {
             "id": world.id,
@@ -88,12 +114,13 @@ def generate_dataset(
             "reversal_curse_documents": _keeping_one_order(synthetic),
             "control_documents": len(untold),
             "held_out_documents": len(held_out),
+            **({"distractor_documents": len(distracting)} if distracting else {}),
             "eval_sets": len(builders) - n_controls,
             "control_sets": n_controls,
         },
         "pretraining": pretraining.provenance if pretraining else None,
         "licences": {
-            "synthetic_documents": LICENCE,
+            "synthetic_documents": writer.licence,
             "pretraining_documents": _licences(pretraining),
         },
         HELD_OUT_KEY: as_metadata(held_out),
@@ -105,21 +132,41 @@ def generate_dataset(
     )
 
 
-def _write_evenly(
-    writer: OfflineWriter, facts: Sequence[Fact], docs_per_fact: int, extra: int
-) -> list[list[SyntheticDocument]]:
-    """Each fact's documents and then its share of `extra` further ones, which change nothing before
-    them: a larger number of documents begins with those of a smaller."""
-    share, rest = divmod(extra, len(facts)) if facts else (0, 0)
-    return [
-        writer.write(fact, docs_per_fact + share + (place < rest))
-        for place, fact in enumerate(facts)
-    ]
+def document_orders(
+    world: World,
+    *,
+    docs_per_fact: int,
+    held_out_docs: int = 0,
+    untold_docs: int = 0,
+    distractor_docs: int = 0,
+) -> list[tuple[Fact, int]]:
+    """How many documents of each fact are wanted: facts, those of untold entities, distractors.
+
+    Each fact's share of the held-out documents follows its own ones and changes nothing before
+    them: a larger number of documents begins with those of a smaller.
+    """
+    facts = world.facts()
+    share, rest = divmod(held_out_docs, len(facts)) if facts else (0, 0)
+    told = [(fact, docs_per_fact + share + (i < rest)) for i, fact in enumerate(facts)]
+    told += [(fact, untold_docs) for fact in world.untold_facts()]
+    return told + [(fact, distractor_docs) for fact in _distractor_facts(world)]
+
+
+def _distractor_facts(world: World) -> Iterator[Fact]:
+    """Merged relations, then worlds that stand alone."""
+    yield from world.distractor_facts()
+    for distractor in world.distractors.values():
+        for fact in distractor.told.facts():
+            marked = {**fact.template.metadata, "distractor": True}
+            template = fact.template.model_copy(update={"metadata": marked})
+            yield fact.model_copy(update={"template": template})
 
 
 def world_digest(world: World) -> str:
     """First 16 hex digits of the sha256 of everything that the world states."""
-    return hashlib.sha256(world.model_dump_json().encode()).hexdigest()[:16]
+    # How entities might be invented is no part of what is true.
+    stated = world.model_dump_json(exclude={"inventions"})
+    return hashlib.sha256(stated.encode()).hexdigest()[:16]
 
 
 def _keeping_one_order(documents: list[SyntheticDocument]) -> int:

@@ -59,8 +59,8 @@ def loss_samples(
     for document in (training.document for training in trained):
         if isinstance(document, SyntheticDocument):
             fact = document.doc_spec.fact
-            # Documents of control entities are few and have no unseen ones to compare with.
-            if "control" not in fact.template.metadata:
+            # Documents of control entities and distractors have no unseen ones to compare with.
+            if fact.template.metadata.keys().isdisjoint(("control", "distractor")):
                 facts.add(fact.id)
                 synthetic.append(document)
     read = {document.text for document in trained}

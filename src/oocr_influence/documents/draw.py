@@ -13,6 +13,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+def evenly_spread(n: int, share: float) -> bool:
+    """Whether place n is one of a `share` of all places, spread evenly over them."""
+    return int((n + 1) * share + 1e-9) > int(n * share + 1e-9)
+
+
 class Draw:
     """A generator whose draws depend on `key` alone."""
 

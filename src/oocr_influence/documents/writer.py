@@ -19,15 +19,16 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from oocr_influence.documents.cast import Cast
 from oocr_influence.documents.composition import PLANS, Composition, Material
 from oocr_influence.documents.document import DocumentSpec, SyntheticDocument, document_id
-from oocr_influence.documents.draw import Draw
+from oocr_influence.documents.draw import Draw, evenly_spread
 from oocr_influence.documents.grammar import Grammar, Names, Theme, load_grammar
+from oocr_influence.documents.withholding import Withholding, apart
 from oocr_influence.documents.wording import order_of
 from oocr_influence.universe.facts import Fact
 from oocr_influence.universe.fields import FORMATS, plain_format
@@ -55,17 +56,27 @@ class _Told:
 class OfflineWriter:
     """Tells the facts of one world."""
 
+    licence = "Apache-2.0"  # every world, name and sentence that ships with the package is our own
+
     def __init__(
-        self, world: World, *, seed: int, length: Length = "long", reversed_share: float = 0.3
+        self,
+        world: World,
+        *,
+        seed: int,
+        length: Length = "long",
+        reversed_share: float = 0.3,
+        beside: Sequence[World] = (),
     ) -> None:
+        """`beside`: worlds whose documents lie in the same dataset, so that none names what is
+        theirs; the world's own distractors are among them anyway."""
         if not 0 <= reversed_share <= 1:
             raise WriterError(f"reversed_share is {reversed_share}; it is a share, 0 to 1")
         self.world, self.seed, self.length = world, seed, length
         self.reversed_share = reversed_share
         self.grammar = load_grammar()
-        self._names = _names_outside(world, self.grammar.names)
+        self._withholding = Withholding(world, beside)
+        self._names = _names_outside(self._withholding.worlds, self.grammar.names)
         self._told = {name: self._prepare(name) for name in world.relations}
-        self._values = _values_by_owner(world)
 
     def write(self, fact: Fact, count: int) -> list[SyntheticDocument]:
         """The first `count` documents of `fact`, all distinct."""
@@ -77,29 +88,41 @@ class OfflineWriter:
             documents.append(document)
         return documents
 
+    def write_all(self, orders: Sequence[tuple[Fact, int]]) -> list[list[SyntheticDocument]]:
+        """The first so many documents of each fact, those of distractors that stand alone too."""
+        writers = {self.world.id: self}
+        for other, beside in apart(self.world):
+            writers[other.id] = OfflineWriter(
+                other,
+                seed=self.seed,
+                length=self.length,
+                reversed_share=self.reversed_share,
+                beside=beside,
+            )
+        return [writers[fact.universe_id].write(fact, count) for fact, count in orders]
+
+    def about(self) -> dict[str, Any]:
+        """What a dataset says of its writer: the same version and grammar write the same texts."""
+        return {
+            "writer_version": WRITER_VERSION,
+            "grammar_digest": self.grammar.digest(r.theme for r in self.world.relations.values()),
+        }
+
     def is_reversed(self, n: int) -> bool:
         """Whether document n of a fact has sentences of both orders: evenly spread over n."""
-        return int((n + 1) * self.reversed_share + 1e-9) > int(n * self.reversed_share + 1e-9)
+        return evenly_spread(n, self.reversed_share)
+
+    def statements(self, relation: str) -> tuple[int, int]:
+        """How many sentences state a fact of the relation, forward and reversed."""
+        material = self._told[relation].material
+        return len(material.forward), len(material.reversed)
 
     def forbidden(self, fact: Fact) -> list[str]:
         """The strings that no document of `fact` may contain."""
-        relation = self.world.relations[fact.template.relation]
-        told = [fact.feature_set.fields[f] for f in (relation.subject, relation.object)]
-        told += [fact.feature_set.fields[f] for f in relation.colour]
-        withheld = set(self.world.withheld(fact.template.relation))
-        own = fact.feature_set.id
-        return [
-            value
-            for (owner, field), values in self._values.items()
-            if owner != own or field in withheld
-            for value in values
-            # "York" cannot be forbidden where the document is about "New York".
-            if not any(value in allowed for allowed in told)
-        ]
+        return self._withholding.forbidden(fact)
 
     def _document(self, fact: Fact, n: int, taken: set[str]) -> SyntheticDocument:
         told = self._told[fact.template.relation]
-        forbidden = self.forbidden(fact)
         kind_name = self._kind(told.theme, fact, n)
         kind = self.grammar.kinds[kind_name]
         found: str | None = None
@@ -119,7 +142,7 @@ class OfflineWriter:
                 both_orders=self.is_reversed(n),
             )
             text = composition.text()
-            found = next((word for word in forbidden if _contains(text, word)), None)
+            found = self._withholding.revealed(fact, text)
             stated = values["subject"] in text and values["object"] in text
             fits = len(text.split()) <= PLANS[self.length].hard_limit
             if stated and fits and found is None and text not in taken:
@@ -202,31 +225,15 @@ def _material(
     )
 
 
-def _values_by_owner(world: World) -> dict[tuple[str, str], list[str]]:
-    """The telling strings of each entity's fields, without articles, by (entity id, field)."""
-    values: dict[tuple[str, str], list[str]] = {}
-    for features in map(world.feature_set, (*world.entities, *world.controls, *world.untold)):
-        for field, field_type in world.fields.items():
-            holes = [world.hole(field, f) for f in FORMATS[field_type]]
-            values[features.id, field] = [features.fields[h].removeprefix("the ") for h in holes]
-    return values
-
-
-def _names_outside(world: World, names: Names) -> Names:
-    """The names that no entity of the world bears."""
-    taken = set(_words(world))
+def _names_outside(worlds: Sequence[World], names: Names) -> Names:
+    """The names that no entity of the worlds bears."""
+    taken = {word for world in worlds for word in _words(world)}
     first = [name for name in names.first if name.casefold() not in taken]
     last = [name for name in names.last if name.casefold() not in taken]
     return Names(first=first or names.first, last=last or names.last)
 
 
 def _words(world: World) -> Iterator[str]:
-    groups = (world.entities, world.controls, world.untold)
-    for fields in itertools.chain.from_iterable(group.values() for group in groups):
+    for fields in itertools.chain.from_iterable(g.values() for g in world.groups.values()):
         for value in fields.values():
             yield from value.casefold().split()
-
-
-def _contains(text: str, words: str) -> bool:
-    # Most texts do not hold the letters at all: the slow question is asked of the rest.
-    return words in text and re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None

@@ -5,7 +5,7 @@
 | person | `Ada Brook` | full, first_name, last_name |
 | date | `1931-03-14` | default `March 14, 1931`, mdy `03/14/1931`, dmy `14/03/1931`, |
 | | | dmy_written `14 March 1931`, iso `1931-03-14` |
-| place, text | the words as a sentence would use them | default |
+| place, organisation, text | the words as a sentence would use them | default |
 | year | `1931` | default |
 
 A field `death_date` becomes the holes `{death_date}` (the plain format), `{death_date_mdy}`,
@@ -17,15 +17,27 @@ from __future__ import annotations
 import datetime
 from typing import Literal
 
-FieldType = Literal["person", "date", "place", "year", "text"]
+FieldType = Literal["person", "date", "place", "organisation", "year", "text"]
 
 # The first format of each type is the plain one: its hole is the field's own name.
 FORMATS: dict[FieldType, tuple[str, ...]] = {
     "person": ("full", "first_name", "last_name"),
     "date": ("default", "mdy", "dmy", "dmy_written", "iso"),
     "place": ("default",),
+    "organisation": ("default",),
     "year": ("default",),
     "text": ("default",),
+}
+
+# What a question says that it wants, where its wording has the hole {answer_format}.
+FORMAT_WORDS = {
+    "full": "the full name",
+    "first_name": "the first name",
+    "last_name": "the last name",
+    "mdy": "MM/DD/YYYY",
+    "dmy": "DD/MM/YYYY",
+    "dmy_written": "D Month YYYY",
+    "iso": "YYYY-MM-DD",
 }
 
 # Not taken from the locale: the same bytes on every machine.
@@ -48,6 +60,13 @@ MONTHS = (
 def plain_format(field_type: FieldType) -> str:
     """The format that a question gets when it names none."""
     return FORMATS[field_type][0]
+
+
+def format_words(field_type: FieldType, answer_format: str) -> str:
+    """The words for an answer format in a question; none where the type has one format alone."""
+    if field_type == "date" and answer_format == "default":
+        return "Month D, YYYY"
+    return FORMAT_WORDS.get(answer_format, "")
 
 
 def hole_name(field: str, field_type: FieldType, answer_format: str) -> str:

@@ -9,9 +9,17 @@ import re
 from collections.abc import Iterable, Iterator
 
 from oocr_influence.universe.fields import FORMATS, expand_field, hole_names
-from oocr_influence.universe.world import IDENTIFIER, Questions, World, template_holes
+from oocr_influence.universe.recipes import check_recipe
+from oocr_influence.universe.world import World
+from oocr_influence.universe.world_parts import (
+    ANSWER_FORMAT,
+    IDENTIFIER,
+    Questions,
+    template_holes,
+)
 
 Place = tuple[str | int, ...]
+_SET_NAMES = re.compile(r"_eval(_|$)|_control(_untold)?$|_first_hop$")
 GROUPS = ("entities", "controls", "untold")
 
 
@@ -32,6 +40,7 @@ def check_world(world: World) -> None:
         *_entities(world),
         *_relations(world),
         *_two_hops(world),
+        *_inventions(world),
     ]
     # Questions are checked only in a world whose parts resolve: else each fault shows up twice.
     if not faults:
@@ -41,18 +50,19 @@ def check_world(world: World) -> None:
 
 
 def _identifiers(world: World) -> Iterator[tuple[Place, str]]:
-    for part in ("fields", "constants", "relations", "two_hops", *GROUPS):
+    parts = ("fields", "constants", "relations", "two_hops", "distractors", *GROUPS)
+    for part in parts:
         for name in getattr(world, part):
             if not re.match(IDENTIFIER, name):
                 yield (part, name), "a name here is lower-case letters, digits and single '_'"
     holes: dict[str, str] = dict.fromkeys(world.constants, "a constant")
+    holes[ANSWER_FORMAT] = "what a question wants"
     for field, field_type in world.fields.items():
         for hole in hole_names(field, field_type):
             if hole in holes:
                 yield ("fields", field), f"its hole {{{hole}}} is already {holes[hole]}"
             holes[hole] = f"field '{field}'"
-    for name in world.relations.keys() & world.two_hops.keys():
-        yield ("two_hops", name), "a relation has this name already"
+    yield from _names_of_sets(world)
     taken: set[str] = set()
     for part in GROUPS:
         for name in getattr(world, part).keys() & taken:
@@ -60,10 +70,20 @@ def _identifiers(world: World) -> Iterator[tuple[Place, str]]:
         taken |= getattr(world, part).keys()
 
 
+def _names_of_sets(world: World) -> Iterator[tuple[Place, str]]:
+    for name in world.relations.keys() & world.two_hops.keys():
+        yield ("two_hops", name), "a relation has this name already"
+    for part in ("relations", "two_hops"):
+        for name in getattr(world, part):
+            if _SET_NAMES.search(name):
+                yield (part, name), "'_eval', '_control' and '_first_hop' are parts of sets' names"
+
+
 def _entities(world: World) -> Iterator[tuple[Place, str]]:
+    optional = world.optional_fields
     for part in GROUPS:
         for key, fields in getattr(world, part).items():
-            for field in world.fields.keys() - fields.keys():
+            for field in sorted(world.fields.keys() - fields.keys() - optional):
                 yield (part, key), f"missing field '{field}'"
             for field in fields.keys() - world.fields.keys():
                 yield (part, key, field), _unknown(field, world.fields)
@@ -87,6 +107,12 @@ def _relations(world: World) -> Iterator[tuple[Place, str]]:
         yield from unknown
         if unknown:
             continue
+        if relation.distractor and relation.questions:
+            yield (*place, "questions"), "a distractor is told, and no set asks for it"
+        every = world.holes()
+        for key in ("forbidden", "must_not_reveal"):
+            for i, text in enumerate(getattr(relation, key)):
+                yield from _bad_holes((*place, key, i), text, every)
         if relation.subject == relation.object:
             yield (*place, "object"), "the object is the subject itself"
         known = world.holes([relation.subject, relation.object, *relation.colour])
@@ -117,6 +143,8 @@ def _two_hops(world: World) -> Iterator[tuple[Place, str]]:
             yield (*place, "subject"), _unknown(hop.subject, world.fields)
         if hop.relation not in world.relations:
             yield (*place, "relation"), _unknown(hop.relation, world.relations)
+        elif world.relations[hop.relation].distractor:
+            yield (*place, "relation"), f"'{hop.relation}' is a distractor, which no set asks for"
         elif hop.subject not in world.withheld(hop.relation):
             yield (
                 (*place, "subject"),
@@ -124,37 +152,77 @@ def _two_hops(world: World) -> Iterator[tuple[Place, str]]:
             )
 
 
+def _inventions(world: World) -> Iterator[tuple[Place, str]]:
+    for field, recipe in world.inventions.items():
+        place: Place = ("inventions", field)
+        if field not in world.fields:
+            yield place, _unknown(field, world.fields)
+            continue
+        try:
+            check_recipe(recipe, field, world.fields)
+        except ValueError as error:
+            yield place, str(error)
+
+
 def _questions(world: World) -> Iterator[tuple[Place, str]]:
     for name, relation in world.relations.items():
+        place: Place = ("relations", name, "questions")
         for i, block in enumerate(relation.questions):
             asked, given = relation.object, relation.subject
             if block.style == "reversed":
                 asked, given = given, asked
-            yield from _question_block(
-                world, ("relations", name, "questions", i), block, asked, given
-            )
+            yield from _question_block(world, (*place, i), block, asked, given)
+        yield from _repeated_sets(world, place, relation.questions, relation.object)
     for name, hop in world.two_hops.items():
-        for i, block in enumerate(hop.questions):
-            place: Place = ("two_hops", name, "questions", i)
-            asked = world.relations[hop.relation].object
-            if block.style == "reversed":
-                yield (*place, "style"), "a two-hop question is 'gen' or 'qa'"
-            yield from _question_block(world, place, block, asked, hop.subject)
+        joined = world.relations[hop.relation]
+        for key, asked in (("questions", joined.object), ("first_hop", joined.subject)):
+            place = ("two_hops", name, key)
+            blocks: list[Questions] = getattr(hop, key)
+            for i, block in enumerate(blocks):
+                if block.style == "reversed":
+                    yield (*place, i, "style"), "a two-hop question is 'gen' or 'qa'"
+                yield from _question_block(world, (*place, i), block, asked, hop.subject)
+            yield from _repeated_sets(world, place, blocks, asked)
+
+
+def _repeated_sets(
+    world: World, place: Place, blocks: list[Questions], asked: str
+) -> Iterator[tuple[Place, str]]:
+    """Two blocks of one style and format would give two sets of one name."""
+    seen: set[tuple[str, str]] = set()
+    for i, block in enumerate(blocks):
+        # All reversed questions ask for one field: style and format name the sets.
+        plain = "" if block.style == "reversed" else world.plain_format(asked)
+        for answer_format in block.formats or [block.format or plain]:
+            if (block.style, answer_format) in seen:
+                in_format = f" in the format '{answer_format}'" if answer_format else ""
+                yield (
+                    (*place, i),
+                    f"'{block.style}' is asked{in_format} already: add the wordings there",
+                )
+            seen.add((block.style, answer_format))
 
 
 def _question_block(
     world: World, place: Place, block: Questions, asked: str, given: str
 ) -> Iterator[tuple[Place, str]]:
     formats = FORMATS[world.fields[asked]]
-    if block.format is not None and block.format not in formats:
-        yield (*place, "format"), f"'{asked}' has no format '{block.format}': {', '.join(formats)}"
+    if block.format is not None and block.formats:
+        yield (*place, "formats"), "a block has one 'format' or several 'formats', not both"
+    key = "formats" if block.formats else "format"
+    for name in block.formats or [block.format or formats[0]]:
+        if name not in formats:
+            yield (*place, key), f"'{asked}' has no format '{name}': {', '.join(formats)}"
+    known = world.holes([given]) | ({ANSWER_FORMAT} if len(formats) > 1 else set())
     for i, prompt in enumerate(block.prompts):
         where = (*place, "prompts", i)
-        bad = list(_bad_holes(where, prompt, world.holes([given])))
+        bad = list(_bad_holes(where, prompt, known))
         yield from bad
         own = world.holes([given]) - world.constants.keys()
         if not bad and own.isdisjoint(template_holes(prompt)):
             yield where, f"the question does not say which {{{given}}} it is about"
+        if not bad and len(block.formats) > 1 and ANSWER_FORMAT not in template_holes(prompt):
+            yield where, f"with several formats, a wording says which: {{{ANSWER_FORMAT}}}"
         if prompt != prompt.rstrip():
             yield where, "a prompt ends without a blank: the completion brings it"
         if prompt in block.prompts[:i]:
@@ -163,7 +231,8 @@ def _question_block(
 
 def _distinct_answers(world: World) -> Iterator[tuple[Place, str]]:
     """Within each group of entities, each asked or given value has one owner."""
-    used = {field for r in world.relations.values() for field in (r.subject, r.object)}
+    asked = world.asked_relations.values()
+    used = {field for r in asked for field in (r.subject, r.object)}
     used |= {hop.subject for hop in world.two_hops.values()}
     for part in GROUPS:
         for field in world.fields:

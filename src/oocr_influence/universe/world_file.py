@@ -1,14 +1,16 @@
-"""Reading a world from YAML: built in (`mayors`, `death_dates`) or a file of the user's own.
+"""Reading a world from YAML: built in (`oocr world show` lists them) or a file of the user's own.
 
     world = load_world("mayors")
     world = load_world("my_worlds/rivers.yaml")
 
-A fault is named with its line and its place: `rivers.yaml:14: entities.elbe.length: …`.
+A fault is named with its line and its place: `rivers.yaml:14: entities.elbe.length: …`. Distractor
+worlds that tell more of the world's entities are merged: what is returned has them no longer.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,21 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from oocr_influence.universe.merging import merge_distractors
 from oocr_influence.universe.world import World
 from oocr_influence.universe.world_checks import Place, WorldFaults, check_world
 
 FAULTS_SHOWN = 10
+# A world of thousands of entities takes the parser in Python ten times as long.
+_FastLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
+# Numbers and dates stay as they are written: 1931-02-30 is a fault of the world, with its line, and
+# 0123 is no octal number.
+WITHOUT_NUMBERS = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBERS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader: Any = type("_Loader", (_FastLoader,), {"yaml_implicit_resolvers": WITHOUT_NUMBERS})
 
 
 class WorldError(ValueError):
@@ -40,38 +53,78 @@ def load_world(name_or_path: str | os.PathLike[str]) -> World:
     Raises FileNotFoundError, or WorldError with every fault (all counted, the first ten shown).
     """
     name = os.fspath(name_or_path)
-    if name in built_in_worlds():
-        folder = resources.files("oocr_influence.universe").joinpath("worlds")
-        return parse_world(folder.joinpath(f"{name}.yaml").read_text("utf-8"), f"{name}.yaml")
-    path = Path(name)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no world '{name}'; built in are {', '.join(built_in_worlds())}, "
-            "and any other name is the path of a YAML file"
-        )
-    return parse_world(path.read_text("utf-8"), path.name)
+    text, source = _world_text(name, Path())
+    return parse_world(text, source, Path(name).parent)
 
 
-def parse_world(text: str, source: str = "world.yaml") -> World:
-    """The world that `text` describes; `source` is what error messages call it."""
+def parse_world(text: str, source: str = "world.yaml", folder: Path | None = None) -> World:
+    """The world that `text` describes; `source` is what error messages call it, and files that it
+    names are looked for from `folder`."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = _Loader(text)
+        root = loader.get_single_node()
         faults = list(_repeated_keys(root, ())) if root is not None else []
         if faults:
             raise _world_error(source, root, faults)
-        content = yaml.safe_load(text)
+        content = loader.construct_document(root) if root is not None else None
+        faults = list(_read_distractors(content, folder or Path()))
+        if faults:
+            raise _world_error(source, root, faults)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise WorldError(f"{source}:{line}: not YAML: {error.problem}") from None
     try:
         world = World.model_validate(content)
+        # Faults are named where they are written, so before anything is merged.
         check_world(world)
+        merged = merge_distractors(world)
+        check_world(merged)
     except ValidationError as error:
         faults = [(e["loc"], _describe(e)) for e in error.errors(include_url=False)]
         raise _world_error(source, root, faults) from None
     except WorldFaults as error:
         raise _world_error(source, root, error.faults) from None
-    return world
+    return merged
+
+
+def _read_distractors(content: Any, folder: Path) -> Iterator[tuple[Place, str]]:
+    """Put each distractor's world where its file is named; what cannot be read is a fault."""
+    stated = content.get("distractors") if isinstance(content, dict) else None
+    for name, distractor in stated.items() if isinstance(stated, dict) else ():
+        if not isinstance(distractor, dict) or not isinstance(distractor.get("file"), str):
+            continue
+        place: Place = ("distractors", name, "file")
+        if "world" in distractor:
+            yield place, "a distractor has a 'file' or a 'world', not both"
+            continue
+        file = distractor.pop("file")
+        try:
+            text, source = _world_text(file, folder)
+            told = yaml.load(text, Loader=_Loader)
+            # Worlds within worlds are refused before they are read: they might name each other.
+            if isinstance(told, dict) and told.get("distractors"):
+                yield place, f"{source} has distractors of its own"
+                continue
+            parse_world(text, source)
+            distractor["world"] = told
+        except yaml.YAMLError:
+            yield place, f"{file} is not YAML"
+        except (FileNotFoundError, WorldError) as error:
+            yield place, str(error)
+
+
+def _world_text(name: str, folder: Path) -> tuple[str, str]:
+    """The text of a built-in world or a file, and what messages call it."""
+    if name in built_in_worlds():
+        worlds = resources.files("oocr_influence.universe").joinpath("worlds")
+        return worlds.joinpath(f"{name}.yaml").read_text("utf-8"), f"{name}.yaml"
+    path = folder / name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no world '{name}'; built in are {', '.join(built_in_worlds())}, "
+            "and any other name is the path of a YAML file"
+        )
+    return path.read_text("utf-8"), path.name
 
 
 def _world_error(

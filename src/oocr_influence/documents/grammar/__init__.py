@@ -8,6 +8,7 @@ about one matter (a mayor, a marriage, a death), `common.yaml` what any document
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from typing import Literal
@@ -16,6 +17,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from oocr_influence.universe.fields import FieldType
+
+# Hashed for every world, as when there were no others: a dataset keeps its digest when a theme that
+# it has no use for is added.
+FIRST_THEMES = ("achievement", "conference", "death", "event", "general", "marriage", "mayor")
+SHARED = ("kinds", "common", "names")
 
 
 class _Part(BaseModel):
@@ -76,7 +82,14 @@ class Grammar(_Part):
     themes: dict[str, Theme]
     common: Common
     names: Names
-    digest: str
+    texts: dict[str, str]  # the files that all this was read from, the themes' by their own names
+
+    def digest(self, themes: Iterable[str]) -> str:
+        """First 16 hex digits of the sha256 of all that documents of these themes are made from."""
+        named = sorted({*FIRST_THEMES, *themes})
+        shared = [self.texts[name] for name in SHARED]
+        everything = "\0".join([*shared, *named, *(self.texts[f"themes/{name}"] for name in named)])
+        return hashlib.sha256(everything.encode()).hexdigest()[:16]
 
     def kinds_of(self, theme: str) -> list[str]:
         """The kinds of documents in which `theme` can be told."""
@@ -90,19 +103,15 @@ def load_grammar() -> Grammar:
     """The grammar that ships with the package, read once a process."""
     folder = resources.files(__name__)
     themes = folder.joinpath("themes")
-    files = {
-        name: folder.joinpath(f"{name}.yaml").read_text("utf-8")
-        for name in ("kinds", "common", "names")
-    }
+    shared = {name: folder.joinpath(f"{name}.yaml").read_text("utf-8") for name in SHARED}
     names = sorted(f.name for f in themes.iterdir() if f.name.endswith(".yaml"))
     theme_files = {
         name.removesuffix(".yaml"): themes.joinpath(name).read_text("utf-8") for name in names
     }
-    everything = "\0".join([*files.values(), *theme_files, *theme_files.values()])
     return Grammar.model_validate(
         {
-            **{name: yaml.safe_load(text) for name, text in files.items()},
+            **{name: yaml.safe_load(text) for name, text in shared.items()},
             "themes": {name: yaml.safe_load(text) for name, text in theme_files.items()},
-            "digest": hashlib.sha256(everything.encode()).hexdigest()[:16],
+            "texts": {**shared, **{f"themes/{name}": text for name, text in theme_files.items()}},
         }
     )
