@@ -21,8 +21,8 @@ from oocr_influence.cli.arguments import UsageError
 
 # What changes results or is needed to reach models and caches. A Ray node has an environment of its
 # own, in which another number of threads, say, gives other last bits on a CPU.
-PASSED_ON = ("OMP_", "MKL_", "OPENBLAS_", "TORCH", "PYTORCH_", "CUBLAS_", "CUDNN_", "NCCL_")
-PASSED_ON += ("HF_", "TRANSFORMERS_", "TOKENIZERS_", "OOCR_", "PYTHONPATH", "PYTHONHASHSEED")
+_OF_LIBRARIES = ("OMP_", "MKL_", "OPENBLAS_", "TORCH", "PYTORCH_", "CUBLAS_", "CUDNN_", "NCCL_")
+_OF_PLACES = ("HF_", "TRANSFORMERS_", "TOKENIZERS_", "OOCR_", "PYTHONPATH", "PYTHONHASHSEED")
 
 ExecutionMode = Literal["local", "in_process", "slurm", "ray"]
 
@@ -87,4 +87,8 @@ class Execution:
 
 
 def _passed_on() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(_OF_LIBRARIES + _OF_PLACES)
+    }
