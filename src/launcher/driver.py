@@ -12,7 +12,7 @@ import select
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +52,20 @@ class Driver(Sweep):
         engine: Engine,
         reservation: DiskReservation | None = None,
         stopped_limit: float = STOPPED_LIMIT,
+        env: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> None:
         """Take an engine, and what goes with it.
 
         `reservation`: of the disk that the jobs will fill, let go as they write it.
         `stopped_limit`: seconds that others' workers here may stand stopped (SIGSTOP).
+        `env`: variables that workers must have, on machines with an environment of their own.
         """
         self.is_here = engine.jobs_per_worker is None
         super().__init__(*args, **settings)
         self.engine = engine
         self.reservation = reservation
+        self.env = dict(env or {})
         self._stopped_limit = stopped_limit
         if not self.is_here:
             self.at_once = min(engine.max_in_flight, settings.get("max_workers") or len(self.jobs))
@@ -306,7 +309,7 @@ class Driver(Sweep):
             driver=identity() if self.is_here else None,
         )
         path = settings.write()
-        env = {**settings.env, MARK_VARIABLE: NO_ATTEMPT}
+        env = {**self.env, **settings.env, MARK_VARIABLE: NO_ATTEMPT}
         if self.is_here and not self._gpus:
             env = {**ONE_THREAD, "CUDA_VISIBLE_DEVICES": "", **env}
         self.engine.start(

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from launcher.claims import end, last_claim, standing
+from launcher.claims import end, is_open, last_claim
 from launcher.jobs import Job
 from launcher.ledger import Record, identity, liveness, process_liveness, read_record
 from launcher.processes import end_processes, processes_of
@@ -68,6 +68,8 @@ class SweepEnding:
             claim = self._open[path]
             if liveness({"status": "running", **claim}) == "unknown":
                 found.append(f"job {path.name} on {claim['host']}")
+        for claim in self._by_hand():
+            found.append(f"process {claim['pid']}, which runs a job by itself")
         return found + self._workers_elsewhere()
 
     def _ask(self, *, firm: bool) -> None:
@@ -76,6 +78,19 @@ class SweepEnding:
         if driver is not None and process_liveness(driver) == "alive":
             with contextlib.suppress(ProcessLookupError):
                 os.kill(driver["pid"], signal.SIGTERM)
+        for claim in self._by_hand():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(claim["pid"], signal.SIGTERM)
+
+    def _by_hand(self) -> list[Record]:
+        """The open claims of live processes of this machine that belong to no worker: they look at
+        no request, and their environment names no token."""
+        claims = [self._open[path] for path in self._still_open()]
+        return [
+            claim
+            for claim in claims
+            if not claim.get("worker") and liveness({"status": "running", **claim}) == "alive"
+        ]
 
     def _wait(self, seconds: float, *, firm: bool = False) -> list[str]:
         deadline = time.monotonic() + seconds
@@ -91,6 +106,9 @@ class SweepEnding:
         if driver is not None and process_liveness(driver) == "alive":
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(driver["pid"], signal.SIGKILL)
+        for claim in self._by_hand():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(claim["pid"], signal.SIGKILL)
         end_processes(self._tokens())
 
     def _settle(self) -> None:
@@ -134,10 +152,8 @@ class SweepEnding:
 
 
 def _open_claim(path: Path) -> Record | None:
-    try:
-        return last_claim(path) if standing(Job.load(path)).state == "open" else None
-    except (OSError, ValueError):
-        return None
+    claim = last_claim(path)
+    return claim if claim is not None and is_open(path, claim["attempt_number"]) else None
 
 
 def _quietly(path: Path) -> Record | None:

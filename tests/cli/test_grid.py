@@ -220,9 +220,19 @@ def test_a_grid_and_its_extension_are_run_verified_and_told_apart(tmp_path, samp
     words += ["--n_loss_documents", "0", "--runs_per_dataset_all_docs", "1", *small_flags]
     given = ["--dataset_builder_path", sample, "--output_dir", tmp_path, "--beam_search", "never"]
     cpu = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = oocr("data_modeling", *given, *words, "--learning_rate", "1e-3,2e-3", **cpu)
+    grid = ("--learning_rate", "1e-3,2e-3", "--no-start")
+    done = oocr("data_modeling", *given, *words, *grid, **cpu)
     assert done.returncode == 0, done.stdout + done.stderr
     (experiment,) = find_experiments(tmp_path)
+    assert f"workers join with: oocr worker {experiment.path}" in done.stdout
+    assert not experiment.all_docs_runs.exists()
+    # Whoever sees the folder runs it, and the sweep's own command then finds all done.
+    joined = oocr("worker", experiment.path, **cpu)
+    assert joined.returncode == 0, joined.stdout + joined.stderr
+    closed = oocr("resume", experiment.path, **cpu)
+    assert closed.returncode == 0, closed.stdout + closed.stderr
+    assert "2 jobs: 2 ok (2 done before)" in closed.stdout
+    assert json.loads(experiment.experiment_log.read_text())["log_dict"]["status"] == "completed"
     before = {path: path.stat().st_mtime_ns for path in experiment.path.rglob("*.safetensors")}
     more = ["--resume", experiment.path, "--extend", "--epochs", "2", "--learning_rate", "2e-3"]
     listed = oocr("data_modeling", *more, "--dry_run", **cpu)

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -115,6 +116,23 @@ def test_a_worker_that_joined_is_stopped_and_none_joins_after(own_host, tmp_path
     late = oocr("worker", "toys", "--output_dir", tmp_path)
     assert late.returncode == 0
     assert "asked to stop at" in late.stdout
+    assert states(experiment) == {"a": "interrupted", "b": "interrupted"}
+
+
+def test_a_job_that_somebody_runs_by_hand_is_stopped_too(own_host, tmp_path):
+    experiment = make_sweep(tmp_path, "toys", a="wait", b=("wait", {"stubborn": True}))
+    words = [sys.executable, "-m", "launcher.jobs", "run"]
+    by_hand = [
+        subprocess.Popen(
+            [*words, experiment / "jobs" / job], env=environment(), stdout=subprocess.DEVNULL
+        )
+        for job in "ab"
+    ]
+    eventually(lambda: steps(experiment, "a") > 1 and steps(experiment, "b") > 1)
+    done = oocr("stop", "toys", "--wait", "1", "--output_dir", tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert by_hand[0].wait(10) == 75
+    assert by_hand[1].wait(10) == -signal.SIGKILL
     assert states(experiment) == {"a": "interrupted", "b": "interrupted"}
 
 

@@ -20,7 +20,7 @@ RUNS = 8
 FLAGS = (
     f"--dataset_builder_path {SAMPLE} --model olmo2-tiny --n_pretraining_examples 6 "
     "--chunk_size 128 --batch_size 4 --micro_batch_size 4 --learning_rate 1e-3 --precision fp32 "
-    f"--runs_per_dataset_all_docs {RUNS} --epochs 4 --all_docs_epochs_per_save 0.5 "
+    f"--runs_per_dataset_all_docs {RUNS} --epochs 2 --all_docs_epochs_per_save 0.5 "
     "--all_docs_epochs_per_eval None --no-all_docs_eval_first_step --beam_search never "
     "--n_loss_documents 0 --experiment_name eight"
 ).split()

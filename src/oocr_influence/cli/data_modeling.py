@@ -84,9 +84,10 @@ NOT_OF_THE_EXPERIMENT = {
     "busy_gpus",
     "detach",
     "extend",
+    "start",
 }
 # What says nothing of how a sweep is run, or is settled by its jobs.
-NOT_REPEATED = {"resume", "dry_run", "detach", "extend"}
+NOT_REPEATED = {"resume", "dry_run", "detach", "extend", "start"}
 
 
 class DataModelingArgs(TrainingOptions):
@@ -149,6 +150,8 @@ class DataModelingArgs(TrainingOptions):
     flag's may stand on the command line, as in --epochs 1,5"""
     detach: bool = False
     """check everything here, then leave the sweep to a process that survives this terminal"""
+    start: bool = True
+    """run the sweep; without it, its folder and jobs alone are written, for `oocr worker`"""
     dry_run: bool = False
     """print what would be done, and exit"""
 
@@ -220,6 +223,8 @@ class DataModelingArgs(TrainingOptions):
             flags = ", ".join(f"--{name}" for name in ignored)
             faults.append(f"{flags}: with --resume an experiment goes on as it was started")
         faults += self._faults_of_extending(ignored)
+        if self.detach and not self.start:
+            faults.append("--detach runs the sweep, and --no-start does not: leave one out")
         if self.detach and self.execution_mode == "in_process":
             faults.append("--detach: with --execution_mode in_process the runs are right here")
         faults += self._grid_faults()
@@ -388,6 +393,10 @@ def main(args: DataModelingArgs) -> int:
         reservation = reserve_disk(args.output_dir, needed(args, planned), what)
         experiment = start_all(args, planned)
     print(f"experiment: {experiment.folder.path}")
+    if not args.start:
+        reservation.close()
+        print(f"nothing runs yet; workers join with: oocr worker {_quoted(experiment)}")
+        return 0
     record_execution(experiment, args.repeated())
     if args.detach:
         reservation.close()  # the driver reserves it anew
@@ -398,8 +407,12 @@ def main(args: DataModelingArgs) -> int:
     if result.ok:
         print(f"check it with: oocr verify {experiment.folder.path}")
         return 0
-    print(f"go on with: {_command()} --resume {shlex.quote(str(experiment.folder.path))}")
+    print(f"go on with: {_command()} --resume {_quoted(experiment)}")
     return INTERRUPTED if result.interrupted else 1
+
+
+def _quoted(experiment: Experiment) -> str:
+    return shlex.quote(str(experiment.folder.path))
 
 
 def _how(args: DataModelingArgs, experiment: Experiment) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,11 @@ from launcher.ray_engine import RayEngine
 from launcher.slurm_engine import SlurmEngine
 from launcher.slurm_settings import SlurmSettings
 from oocr_influence.cli.arguments import UsageError
+
+# What changes results or is needed to reach models and caches. A Ray node has an environment of its
+# own, in which another number of threads, say, gives other last bits on a CPU.
+_OF_LIBRARIES = ("OMP_", "MKL_", "OPENBLAS_", "TORCH", "PYTORCH_", "CUBLAS_", "CUDNN_", "NCCL_")
+_OF_PLACES = ("HF_", "TRANSFORMERS_", "TOKENIZERS_", "OOCR_", "PYTHONPATH", "PYTHONHASHSEED")
 
 ExecutionMode = Literal["local", "in_process", "slurm", "ray"]
 
@@ -56,7 +62,9 @@ class Execution:
             return InProcessOrchestrator(jobs, **shared)
         if self.mode == "local":
             return LocalSweepOrchestrator(jobs, reservation=reservation, **shared)
-        return Driver(jobs, engine=self.engine(gpus), reservation=reservation, **shared)
+        return Driver(
+            jobs, engine=self.engine(gpus), reservation=reservation, env=_passed_on(), **shared
+        )
 
     def check(self) -> None:
         """Raise UsageError if the cluster cannot be used, before anything is made."""
@@ -76,3 +84,11 @@ class Execution:
             settings = SlurmSettings() if path is None else SlurmSettings.from_toml(path)
             return SlurmEngine(settings, gpus=gpus)
         return RayEngine(self.ray_address, gpus=gpus)
+
+
+def _passed_on() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(_OF_LIBRARIES + _OF_PLACES)
+    }
