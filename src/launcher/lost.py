@@ -64,15 +64,15 @@ class FormerWorkers:
         self._stopped = StoppedWatch(stopped_limit)
         self._alive: dict[str, Record] = {}
         dead = []
-        for path in (path for sweep in sweeps for path in (sweep / WORKERS).glob("*.beat")):
-            with contextlib.suppress(OSError, ValueError):
-                beat = read_record(path) or {}
-                alive = process_liveness(beat) if "pid" in beat else "unknown"
-                if alive == "unknown" or not _is_local(path.with_suffix(".json")):
+        for path in (path for sweep in sweeps for path in (sweep / WORKERS).glob("*.json")):
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+                beat = read_record(path.with_suffix(".beat"))
+                alive = None if beat is None else process_liveness(beat)
+                if alive == "unknown" or not _is_local(path):
                     continue
-                if alive == "alive":
+                if beat is not None and alive == "alive":
                     self._alive[path.stem] = beat
-                else:
+                elif beat is not None or _driver_is_dead(path):
                     dead.append(path.stem)
         end_processes(dead)
 
@@ -91,6 +91,12 @@ def _is_local(settings: Path) -> bool:
         return bool(WorkerSettings.read(settings).places)
     except (OSError, ValueError, TypeError, KeyError):
         return False
+
+
+def _driver_is_dead(settings: Path) -> bool:
+    """Of a worker without a sign of life, which has taken nothing and would end once it runs."""
+    driver = WorkerSettings.read(settings).driver
+    return driver is not None and process_liveness(driver) == "dead"
 
 
 class StoppedWatch:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from launcher.jobs import JobInterrupted, load_jobs
+from launcher.ledger import process_start
 from launcher.local_orchestrator import LocalSweepOrchestrator
 
 
@@ -73,7 +74,11 @@ def leave_forked_child_behind(args, job):
         os.setsid()
         time.sleep(60)
         os._exit(0)
-    return pid
+    Path(args["dir"], "forked").write_text(f"{pid}")
+
+
+def forked_child_is_running(args, job):
+    return process_start(int(Path(args["dir"], "forked").read_text())) is not None
 
 
 def tidy_up_slowly(args, job):
@@ -112,7 +117,7 @@ def fill_the_disk(args, job):
                     pass
             except OSError:
                 continue
-    for step in range(20):
+    for step in range(40):
         print(f"step {step}, in more words than a page of the log has left" * 100)
         job.report({"completed": step})
         time.sleep(0.1)
