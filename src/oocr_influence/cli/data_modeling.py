@@ -196,7 +196,8 @@ class DataModelingArgs(TrainingOptions):
     def _known_modes(cls, value: Any) -> Any:
         if value == "kubernetes":
             raise ValueError(
-                "the earlier system's kubernetes mode is not here: pods join a sweep by `oocr worker` (docs/kubernetes.md)"
+                "the earlier system's kubernetes mode is not here: pods join a sweep by "
+                "`oocr worker` (docs/kubernetes.md)"
             )
         return value
 
