@@ -137,9 +137,9 @@ def as_state(claim: Record, status: str) -> Record:
 
 def is_open(folder: Path, number: int) -> bool:
     """Whether attempt `number` may still save and publish: it is the last, and nobody ended it."""
-    attempts = folder / ATTEMPTS
-    ended = os.path.lexists(attempts / f"{number}.exit.json")
-    return not ended and not os.path.lexists(attempts / f"{number + 1}.json")
+    # By the list: a network file system may remember for a while that a name was not there.
+    last, names = _last(folder)
+    return f"{number}.exit.json" not in names and last <= number
 
 
 def end(job: Job, claim: Record, status: str, exit_code: int, **about: Any) -> Record | None:

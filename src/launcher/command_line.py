@@ -14,8 +14,8 @@ from launcher.attempt import run_here
 from launcher.claims import ask_again, standing
 from launcher.gpus import ONE_THREAD, places, visible_gpus
 from launcher.jobs import Job
-from launcher.processes import ATTEMPT_VARIABLE, NO_ATTEMPT, WORKER_VARIABLE
-from launcher.queue import job_folders
+from launcher.ledger import job_folders
+from launcher.processes import MARK_VARIABLE, NO_ATTEMPT, WORKER_VARIABLE
 from launcher.worker import Worker
 from launcher.worker_settings import WorkerSettings
 
@@ -64,7 +64,7 @@ def join(sweep: Path, *, gpus_per_job: int = 1, max_workers: int | None = None) 
         env=next((dict(job.spec.env) for job in jobs if standing(job).state == "waiting"), {}),
     )
     env = {**os.environ, **settings.env, WORKER_VARIABLE: settings.token}
-    env[ATTEMPT_VARIABLE] = NO_ATTEMPT
+    env[MARK_VARIABLE] = NO_ATTEMPT
     if not any(shared.values()):
         env |= {**ONE_THREAD, "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "launcher.jobs", "worker", str(settings.write())]

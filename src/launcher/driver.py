@@ -25,9 +25,9 @@ from launcher.events import EventReader
 from launcher.gpus import ONE_THREAD, used_by_strangers
 from launcher.jobs import Job
 from launcher.ledger import Record, check_links, identity, last_lines, will_pass
-from launcher.lost import LostWatch
+from launcher.lost import STOPPED_LIMIT, FormerWorkers, LostWatch
 from launcher.outcomes import SweepResult, interrupted, outcome_from_record
-from launcher.processes import ATTEMPT_VARIABLE, NO_ATTEMPT
+from launcher.processes import MARK_VARIABLE, NO_ATTEMPT
 from launcher.progress import Display
 from launcher.retries import TRY_AGAIN
 from launcher.stopping import ask_to_stop, let_go_on, stop_asked
@@ -51,13 +51,19 @@ class Driver(Sweep):
         *args: Any,
         engine: Engine,
         reservation: DiskReservation | None = None,
+        stopped_limit: float = STOPPED_LIMIT,
         **settings: Any,
     ) -> None:
-        """`reservation`: of the disk that the jobs will fill, let go as they write it."""
+        """Take an engine, and what goes with it.
+
+        `reservation`: of the disk that the jobs will fill, let go as they write it.
+        `stopped_limit`: seconds that others' workers here may stand stopped (SIGSTOP).
+        """
         self.is_here = engine.jobs_per_worker is None
         super().__init__(*args, **settings)
         self.engine = engine
         self.reservation = reservation
+        self._stopped_limit = stopped_limit
         if not self.is_here:
             self.at_once = min(engine.max_in_flight, settings.get("max_workers") or len(self.jobs))
 
@@ -88,7 +94,7 @@ class Driver(Sweep):
         self._stop_at: float | None = None
         self._workers: dict[str, WorkerSettings] = {}
         self._elsewhere: set[int] = set()
-        self._lost = LostWatch()
+        self._lost = LostWatch(stopped_limit=self._stopped_limit)
         self._fruitless = 0
         self._token = uuid.uuid4().hex
         self._since = time.time()
@@ -111,6 +117,7 @@ class Driver(Sweep):
                 finally:
                     self.engine.close()
                     self._end_open_attempts()
+                    self._former.look(at_once=True)
                 self._leave_interrupted(display)
         finally:
             for folder, record in zip(folders, records, strict=True):
@@ -121,6 +128,7 @@ class Driver(Sweep):
     def _begin(self, display: Display, folders: Sequence[Path]) -> None:
         for folder in folders:
             let_go_on(folder)
+        self._former = FormerWorkers(folders, self._stopped_limit)
         for job in self.jobs:
             job.write()
             settle_if_dead(job)
@@ -208,6 +216,7 @@ class Driver(Sweep):
             if folder in self._numbers and folder not in self._unsettled:
                 self._unsettled[folder] = self._numbers[folder]
                 display.tried_again(self._outcomes.pop(self._numbers[folder]))
+        self._former.look()
         for number in list(self._elsewhere):
             self._lost.look(self.jobs[number])
             self._settle(number, display)
@@ -297,7 +306,7 @@ class Driver(Sweep):
             driver=identity() if self.is_here else None,
         )
         path = settings.write()
-        env = {**settings.env, ATTEMPT_VARIABLE: NO_ATTEMPT}
+        env = {**settings.env, MARK_VARIABLE: NO_ATTEMPT}
         if self.is_here and not self._gpus:
             env = {**ONE_THREAD, "CUDA_VISIBLE_DEVICES": "", **env}
         self.engine.start(

@@ -7,9 +7,11 @@ import contextlib
 import ctypes
 import faulthandler
 import io
+import logging
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,11 +86,19 @@ def become_fresh_process() -> None:
         file = io.BufferedWriter(_Log(descriptor, "w", closefd=False))
         stream = io.TextIOWrapper(file, "utf-8", errors="backslashreplace", line_buffering=True)
         setattr(sys, name, stream)
+    # What the worker's imports left for its end is the worker's: temporary folders, for one.
+    atexit._clear()
+    finalizers: Any = weakref.finalize
+    finalizers._registry.clear()
+    finalizers._registered_with_atexit = False
+    atexit.register(logging.shutdown)
+    if "multiprocessing.util" in sys.modules:
+        atexit.register(sys.modules["multiprocessing.util"]._exit_function)
     # Python reseeds its own generator after a fork, numpy does not: siblings would draw alike.
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
 
 
 def run_exit_functions() -> None:
-    """What an interpreter does when it ends, for a child that leaves by os._exit()."""
+    """What the job has left for its end, which it would not meet as it leaves by os._exit()."""
     atexit._run_exitfuncs()

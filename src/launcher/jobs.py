@@ -28,6 +28,7 @@ from launcher.ledger import (
     STATE_FILE,
     Record,
     is_alive,
+    job_folders,
     liveness,
     read_record,
     utc_now,
@@ -173,7 +174,7 @@ class Job:
 
 def load_jobs(jobs_folder: Path) -> list[Job]:
     """Every job below `jobs_folder`, by name."""
-    return [Job.load(path.parent) for path in sorted(Path(jobs_folder).glob(f"*/{SPEC_FILE}"))]
+    return [Job.load(folder) for folder in job_folders(jobs_folder)]
 
 
 class RunningJob:

@@ -155,6 +155,15 @@ def read_record(path: Path) -> Record | None:
     return record
 
 
+def job_folders(sweep: Path) -> list[Path]:
+    """The folders of all jobs of a sweep, by name; quick for ten thousand."""
+    try:
+        names = sorted(os.listdir(sweep))  # noqa: PTH208
+    except FileNotFoundError:
+        return []
+    return [Path(sweep, n) for n in names if os.path.exists(f"{sweep}/{n}/{SPEC_FILE}")]  # noqa: PTH110
+
+
 def process_start(pid: int) -> str | None:
     """What tells process `pid` from an earlier or later one of the same number; None if it is gone.
 

@@ -13,11 +13,11 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 ATTEMPT_VARIABLE = "LAUNCHER_ATTEMPT"
 WORKER_VARIABLE = "LAUNCHER_WORKER"
-NO_ATTEMPT = "0" * 32  # of a worker: room for the token of an attempt
+MARK_VARIABLE = "LAUNCHER_MARK"
+NO_ATTEMPT = "0" * 32  # a worker's mark: room for the token of an attempt
 
 
 class AttemptMark:
@@ -28,12 +28,12 @@ class AttemptMark:
     """
 
     def __init__(self) -> None:
-        """Make it before the variable is set; it does nothing where NO_ATTEMPT is not its value."""
+        """Does nothing where the process was not started with NO_ATTEMPT as its mark."""
         self._address: int | None = None
         if sys.platform == "linux":
             getenv = ctypes.CDLL(None).getenv
             getenv.restype = ctypes.c_void_p
-            self._address = getenv(ATTEMPT_VARIABLE.encode())
+            self._address = getenv(MARK_VARIABLE.encode())
 
     def set(self, attempt: str) -> None:
         """Name the attempt, a token, for this process and all that it starts."""
@@ -50,15 +50,29 @@ def processes_of(tokens: Iterable[str]) -> list[int]:
     if not wanted or sys.platform != "linux":
         return []
     found = []
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
-            continue
-        # Another user's cannot be read; one that ends meanwhile, or a zombie, reads as nothing.
-        with contextlib.suppress(OSError):
-            environment = Path(entry.path, "environ").read_bytes()
-            if b"LAUNCHER_" in environment and any(t in environment for t in wanted):
-                found.append(int(entry.name))
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):  # noqa: PTH208
+        environment = b"" if pid == os.getpid() else _environment(pid)
+        if b"LAUNCHER_" in environment and any(t in environment for t in wanted):
+            found.append(pid)
     return found
+
+
+def _environment(pid: int) -> bytes:
+    # Without pathlib: a machine has thousands of processes, and a job ends only after this look.
+    # Another user's cannot be read; one that ends meanwhile, or a zombie, reads as nothing.
+    try:
+        descriptor = os.open(f"/proc/{pid}/environ", os.O_RDONLY)
+    except OSError:
+        return b""
+    parts = []
+    try:
+        while part := os.read(descriptor, 1 << 17):
+            parts.append(part)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+    return b"".join(parts)
 
 
 def end_processes(tokens: Iterable[str], *, within: float = 5.0) -> list[int]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from launcher.asked_again import RetryReader
 from launcher.claims import State, standing
 from launcher.jobs import Job, JobSpec
-from launcher.ledger import SPEC_FILE
+from launcher.ledger import SPEC_FILE, job_folders
 from launcher.lost import SILENCE, LostWatch
 from launcher.worker_settings import WorkerSettings
 
@@ -105,11 +105,6 @@ class Queue:
         new = [folder for folder in found if folder not in self._known]
         self._known.update(new)
         self._waiting.extend(new)
-
-
-def job_folders(sweep: Path) -> list[Path]:
-    """The folders of all jobs of a sweep, by name."""
-    return [path.parent for path in sorted(sweep.glob(f"*/{SPEC_FILE}"))]
 
 
 def refuse_foreign(job: Job, settings: WorkerSettings) -> None:

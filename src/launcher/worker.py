@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import importlib
 import os
 import select
@@ -47,7 +48,7 @@ LOOK = 1.0  # seconds between two looks at the running jobs and at whether to st
 ASK = 0.25  # seconds between two tries to get a GPU
 PAUSE = 2.0  # seconds after a full disk until jobs are taken again
 STACK_TIME = 1.0  # seconds that a hung job has to write where it hangs
-STRANGERS_EVERY = 5.0
+STRANGERS_EVERY = 2.0  # seconds until a GPU that strangers used is looked at again
 
 
 @dataclass
@@ -99,7 +100,7 @@ class Worker:
         self._interrupted = False
         self._look_at = 0.0
         self._wake, self._alarm = os.pipe()
-        self._strangers: tuple[float, frozenset[str]] = (0.0, frozenset())
+        self._strangers: dict[str, float] = {}
         self._claimant: Claimant | None = None
 
     def serve(self) -> int:
@@ -192,18 +193,20 @@ class Worker:
     def _lease(self) -> Lease | None:
         if self._claimant is None:
             return Lease(())
-        return self._claimant.lease(but=self._used_by_strangers())
-
-    def _used_by_strangers(self) -> frozenset[str]:
-        """GPUs that somebody else's processes use, by the names of their locks."""
-        if self._settings.strangers == "use":
-            return frozenset()
-        looked, found = self._strangers
-        if time.monotonic() - looked > STRANGERS_EVERY:
-            own = {pid for running in self._running.values() for pid in (running.pid,)}
-            found = frozenset(used_by_strangers(self._settings.places, own))
-            self._strangers = (time.monotonic(), found)
-        return found
+        while True:
+            now = time.monotonic()
+            seen = {gpu: at for gpu, at in self._strangers.items() if now - at < STRANGERS_EVERY}
+            self._strangers = seen
+            lease = self._claimant.lease(but=seen)
+            if lease is None or self._settings.strangers == "use":
+                return lease
+            # Asked of what we hold: no process of ours, or of another sweep, is on it.
+            leased = {name: self._settings.places[name] for name in lease.names}
+            found = used_by_strangers(leased, ())
+            if not found:
+                return lease
+            self._claimant.release(lease)
+            self._strangers |= dict.fromkeys(found, now)
 
     def _start(self, job: Job, lease: Lease) -> None:
         gpus = ",".join(self._settings.places[name] for name in lease.names)
@@ -255,6 +258,9 @@ class Worker:
                 importlib.import_module(module)
         with output_to(log):
             warn_of_what_forks_badly(missing)
+        # A child that collects garbage would copy every page on which an object lies.
+        gc.collect()
+        gc.freeze()
 
     # --- a job's own process ---------------------------------------------------------------------
 

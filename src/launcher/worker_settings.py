@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 import uuid
 from collections.abc import Mapping
@@ -134,7 +135,9 @@ class BeatWatch:
     def silent_for(self, beat: Path) -> float:
         """Seconds since we last saw the file change; 0 when it is seen for the first time."""
         try:
-            stamp = beat.stat().st_mtime_ns
+            # Opened, since a network file system may answer a stat from its cache for a minute.
+            with beat.open("rb") as file:
+                stamp = os.fstat(file.fileno()).st_mtime_ns
         except OSError:
             stamp = 0
         now = time.monotonic()

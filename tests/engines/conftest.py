@@ -76,6 +76,9 @@ class SlurmPlace:
     def engine(self, **settings):
         return SlurmEngine(SlurmSettings(**settings))
 
+    def may_be_lost(self, node):
+        return True
+
     def lose(self, node):
         self.cluster.lose(node)
 
@@ -97,6 +100,9 @@ class RayPlace:
 
     def engine(self, **settings):
         return RayEngine(self.cluster.address, **settings)
+
+    def may_be_lost(self, node):
+        return node != self.cluster.head
 
     def lose(self, node):
         self.cluster.order("lose", "second")

@@ -35,7 +35,7 @@ nodes = {"head": cluster.head_node}
 def add(name):
     nodes[name] = cluster.add_node(num_cpus=8, num_gpus=4, object_store_memory=80 * 2**20)
 add("second")
-print(json.dumps({"address": cluster.address}), flush=True)
+print(json.dumps({"address": cluster.address, "head": cluster.head_node.node_id}), flush=True)
 for line in sys.stdin:
     order, name = line.split()
     if order == "lose":
@@ -84,7 +84,8 @@ class RayCluster:
             text=True,
         )
         try:
-            self.address = json.loads(self._answer())["address"]
+            started = json.loads(self._answer())
+            self.address, self.head = started["address"], started["head"]
             with self.entered():
                 pass
         except BaseException:

@@ -84,6 +84,17 @@ def tidy_up_slowly(args, job):
     atexit.register(tidy)
 
 
+def temporary_folders(args, job):
+    """One that the worker made while it imported, and one of the job's own, kept until its end."""
+    import tempfile
+
+    import launcher_temporary
+
+    global own
+    own = tempfile.TemporaryDirectory()
+    return [Path(launcher_temporary.FOLDER.name).exists(), own.name]
+
+
 def stop_process(args, job):
     """SIGSTOP for itself or its worker, the first time."""
     if job.state["attempt_number"] == 1:

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -15,11 +16,13 @@ from launcher_helpers import eventually, running
 
 from launcher.claims import end, last_claim, last_exit, standing, take
 from launcher.driver import Driver, WorkersFailError
+from launcher.host import Host
 from launcher.jobs import read_exit, read_state
-from launcher.ledger import identity
+from launcher.leases import Claimant
+from launcher.ledger import identity, write_record
 from launcher.local_engine import LocalEngine
 from launcher.local_orchestrator import LocalSweepOrchestrator
-from launcher.lost import LostWatch
+from launcher.lost import FormerWorkers, LostWatch
 from launcher.queue import Queue
 from launcher.sweep import SweepRecord, SweepRunningError
 from launcher.worker import Running, Worker
@@ -75,6 +78,45 @@ def test_a_stopped_worker_is_ended_and_its_sweep_keeps_its_age(make_job):
     assert first.since == second.since, "a new worker makes the sweep no younger"
 
 
+def test_former_workers_that_stand_stopped_or_left_something_running_are_ended(tmp_path):
+    """Their jobs may have said their ends, so that no open attempt tells of them."""
+    started = {}
+    for name in ("stopped", "busy", "dead", "of an engine"):
+        places = {} if name == "of an engine" else {"gpu-0": "0"}
+        settings = WorkerSettings(sweeps=(tmp_path,), places=places)
+        settings.write()
+        token = settings.token
+        worker, helper = (
+            subprocess.Popen(["sleep", "60"], env={**os.environ, "LAUNCHER_WORKER": token})
+            for _ in range(2)
+        )
+        write_record(tmp_path / "workers" / f"{token}.beat", identity(worker.pid))
+        started[name] = (worker, helper)
+    try:
+        started["stopped"][0].send_signal(signal.SIGSTOP)
+        started["of an engine"][0].send_signal(signal.SIGSTOP)
+        started["dead"][0].kill()
+        started["dead"][0].wait()
+        former = FormerWorkers([tmp_path], stopped_limit=0.3)
+        assert started["dead"][1].wait(5) == -9
+        eventually(lambda: psutil.Process(started["stopped"][0].pid).status() == "stopped")
+        former.look()
+        assert started["stopped"][0].poll() is None
+        time.sleep(0.4)
+        former.look()
+        assert [process.wait(5) for process in started["stopped"]] == [-9, -9]
+        assert [process.poll() for process in started["busy"]] == [None, None]
+        started["busy"][0].send_signal(signal.SIGSTOP)
+        eventually(lambda: psutil.Process(started["busy"][0].pid).status() == "stopped")
+        former.look(at_once=True)
+        assert [process.wait(5) for process in started["busy"]] == [-9, -9]
+        assert [process.poll() for process in started["of an engine"]] == [None, None]
+    finally:
+        for process in (p for pair in started.values() for p in pair):
+            process.kill()
+            process.wait()
+
+
 def test_a_forked_child_ends_with_its_job(make_job):
     (outcome,) = run([make_job("j", "leave_forked_child_behind")]).outcomes
     assert outcome.status == "ok"
@@ -108,6 +150,30 @@ def test_a_stop_that_comes_while_a_job_is_started_reaches_it(make_job, monkeypat
     assert isinstance(started, Running)
     assert started.asked
     assert (started.deadline <= time.monotonic()) == firm
+
+
+def test_gpus_that_strangers_use_are_left_to_them_and_looked_at_again(tmp_path, monkeypatch):
+    from launcher import worker as module
+
+    busy = {"gpu-0": "0"}
+    monkeypatch.setattr(module, "used_by_strangers", lambda asked, own: list(busy.keys() & asked))
+    monkeypatch.setattr(module, "STRANGERS_EVERY", 0.3)
+    places = {"gpu-0": "0", "gpu-1": "1"}
+
+    def worker(token, **settings):
+        made = Worker(WorkerSettings(sweeps=(tmp_path,), places=places, **settings))
+        made._claimant = Claimant(Host(), token, names=list(places), each=1, sweep=token, since=0.0)
+        return made
+
+    waits, uses = worker("a"), worker("b", strangers="use")
+    assert waits._lease().names == ("gpu-1",)
+    assert waits._lease() is None
+    assert uses._lease().names == ("gpu-0",)
+    uses._claimant.close()
+    busy.clear()
+    assert waits._lease() is None, "not asked again at every turn"
+    assert eventually(waits._lease).names == ("gpu-0",)
+    waits._claimant.close()
 
 
 @as_root

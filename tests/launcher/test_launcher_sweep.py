@@ -131,6 +131,15 @@ def test_the_last_report_is_kept_and_exit_functions_run(make_job, tmp_path):
     assert (tmp_path / "left in order").exists()
 
 
+def test_a_job_that_ends_tidies_up_after_itself_and_not_after_its_worker(make_job):
+    jobs = [
+        make_job(f"j{n}", "temporary_folders", preload=["launcher_temporary"]) for n in range(2)
+    ]
+    for of_the_worker, own in results(run(jobs)):
+        assert of_the_worker
+        assert not os.path.exists(own)  # noqa: PTH110
+
+
 def test_a_jobs_environment_is_there_before_its_imports(make_job):
     jobs = [
         make_job(f"{n}", "setting_at_import", preload=["launcher_counted"], env=env)

@@ -4,18 +4,16 @@ python tests/slow/fault_toys.py SWEEP
 """
 
 import contextlib
-import functools
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from launcher import driver
+from launcher.driver import Driver
 from launcher.jobs import JobInterrupted, load_jobs
 from launcher.ledger import create_record, identity, process_liveness, read_record, write_record
 from launcher.local_engine import LocalEngine
-from launcher.lost import LostWatch
 
 STOPPED_LIMIT = 1.5  # seconds that a worker may stand stopped here
 
@@ -75,10 +73,10 @@ def cry(arena, text):
 
 
 def main(sweep):
-    driver.LostWatch = functools.partial(LostWatch, stopped_limit=STOPPED_LIMIT)
     engine = LocalEngine(stopped_limit=STOPPED_LIMIT)
+    options = {"engine": engine, "grace": 2.0, "stopped_limit": STOPPED_LIMIT}
     gpus = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
-    result = driver.Driver(load_jobs(Path(sweep)), engine=engine, gpus=gpus, grace=2.0).run()
+    result = Driver(load_jobs(Path(sweep)), gpus=gpus, **options).run()
     print(result.summary(), flush=True)
     return 0 if result.ok else 1
 

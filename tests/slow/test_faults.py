@@ -30,7 +30,7 @@ import pytest
 
 from launcher.claims import standing
 from launcher.jobs import Job, JobSpec
-from launcher.processes import ATTEMPT_VARIABLE, NO_ATTEMPT
+from launcher.processes import MARK_VARIABLE, NO_ATTEMPT
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
@@ -141,7 +141,7 @@ class Round:
                 os.kill(pid, number)
             if (what, role) == ("stop", "driver"):
                 self.undo.append((time.time() + AWAY, lambda: os.kill(pid, signal.SIGCONT)))
-        self.dealt.append((time.time(), what, role))
+        self.dealt.append((round(time.time(), 2), what, role))
 
     def undo_what_is_over(self):
         for when, undo in list(self.undo):
@@ -170,10 +170,7 @@ def role_of(command, environment):
         return "helper"
     if "launcher.jobs" not in command:
         return "driver"
-    attempt = environment.get(ATTEMPT_VARIABLE)
-    if attempt == NO_ATTEMPT:
-        return "worker"
-    return "job"
+    return "worker" if environment.get(MARK_VARIABLE) == NO_ATTEMPT else "job"
 
 
 def fill(ballast):
@@ -208,7 +205,7 @@ def test_nothing_is_lost_doubled_or_left_behind(folder, seed):
             run_round(here, began, faults=FAULTS)
             check(here, began)
     except BaseException:
-        print(f"seed {seed}\n" + here.said())
+        print(f"seed {seed}: {here.dealt}\n" + here.said())
         raise
     told = Counter(f"{what} {role}".strip() for _, what, role in here.dealt)
     tries = sum(standing(job).number for job in here.jobs)

@@ -126,9 +126,6 @@ def resume_experiment(path: Path) -> Experiment:
     if len(found) != 1 or not found[0].jobs.is_dir():
         raise UsageError(f"--resume {path} is not the folder of an experiment with jobs")
     jobs = load_jobs(found[0].jobs)
-    alive = [job.label for job in jobs if is_alive(read_state(job.folder))]
-    if alive:
-        raise UsageError(f"--resume {path}: still running there: {', '.join(alive)}")
     sweep = read_sweep(found[0].jobs)
     if sweep.driver_alive == "alive":
         raise UsageError(f"--resume {path}: it is being run by {sweep.driven_by()}")
