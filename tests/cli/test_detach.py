@@ -13,8 +13,9 @@ import pytest
 from sweep_toys import command, environment, eventually, family_of, living, oocr
 
 from launcher.status import read_sweep
-from oocr_influence.cli.arguments import UsageError
+from oocr_influence.cli.arguments import UsageError, parse
 from oocr_influence.cli.detach import detach
+from oocr_influence.cli.replicate import ReplicateArguments, _again
 from oocr_influence.results.finding import find_experiments
 from oocr_influence.results.run_folder import ExperimentFolder
 
@@ -144,3 +145,11 @@ def test_a_detached_driver_that_ends_at_once_is_no_success(tmp_path):
     words = ["data_modeling", "--resume", str(folder.path)]
     with pytest.raises(UsageError, match="is not the folder of an experiment with jobs"):
         detach(folder, words)
+
+
+def test_replicate_repeats_the_words_that_name_its_experiments(tmp_path):
+    paths = [tmp_path / "one, with a comma", tmp_path / "two 'quoted'"]
+    args = parse(ReplicateArguments, ["--output_dir", str(tmp_path), "--max_workers", "2"])
+    again = parse(ReplicateArguments, _again(args, paths))
+    assert again.resume == paths
+    assert (again.output_dir, again.max_workers, again.scale) == (tmp_path, 2, "small")
