@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from launcher.claims import end, is_open, last_claim
 from launcher.jobs import Job
 from launcher.ledger import Record, identity, liveness, process_liveness, read_record
@@ -38,6 +40,8 @@ class SweepEnding:
         self._sweep = sweep
         self._open = {path: claim for path in job_paths(sweep) if (claim := _open_claim(path))}
         self._beats = BeatWatch()
+        # What jobs without a worker have started, which nobody else would end.
+        self._started = [child for claim in self._by_hand() for child in _children(claim["pid"])]
 
     def stop(self, *, now: bool, patience: float, say: Say) -> list[str]:
         """End the sweep; what is left of it, in words, which is nothing where all went well.
@@ -51,6 +55,10 @@ class SweepEnding:
         if self._wait(KILLING, firm=True):
             self._kill()
         left = self.left()
+        if not self._by_hand():
+            for child in self._started:
+                with contextlib.suppress(psutil.Error):
+                    child.kill()
         self._settle()
         if stop_asked(self._sweep) == 0:  # an ending driver has taken it back
             ask_to_stop(self._sweep)
@@ -154,6 +162,13 @@ class SweepEnding:
 def _open_claim(path: Path) -> Record | None:
     claim = last_claim(path)
     return claim if claim is not None and is_open(path, claim["attempt_number"]) else None
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []
 
 
 def _quietly(path: Path) -> Record | None:

@@ -1,5 +1,6 @@
 """A sweep that was left to a process of its own survives the terminal that it was started from."""
 
+import contextlib
 import json
 import os
 import pty
@@ -12,8 +13,9 @@ import pytest
 from sweep_toys import command, environment, eventually, family_of, living, oocr
 
 from launcher.status import read_sweep
-from oocr_influence.cli.arguments import UsageError
+from oocr_influence.cli.arguments import UsageError, parse
 from oocr_influence.cli.detach import detach
+from oocr_influence.cli.replicate import ReplicateArguments, _again
 from oocr_influence.results.finding import find_experiments
 from oocr_influence.results.run_folder import ExperimentFolder
 
@@ -48,6 +50,14 @@ def read_until(terminal, wanted, seconds=120):
     return shown.decode()
 
 
+def drain(terminal):
+    """Read what is there, so that who writes does not wait for us."""
+    os.set_blocking(terminal, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.read(terminal, 65536):
+            pass
+
+
 def job_of(outputs):
     (experiment,) = find_experiments(outputs)
     (job,) = read_sweep(experiment.jobs).jobs
@@ -74,7 +84,7 @@ def test_a_closed_terminal_does_not_end_a_detached_sweep(long_sweep, tmp_path):
         assert "starts on a core" in (experiment.path / "driver.log").read_text()
         stopped = oocr("stop", experiment.path)
         assert stopped.returncode == 0, stopped.stdout
-        assert living(family) == []
+        eventually(lambda: living(family) == [])  # the driver still sums up
         # How it was run is written down, and repeated.
         log = json.loads(experiment.experiment_log.read_text())
         assert log["log_dict"]["execution"] == {"max_workers": 1}
@@ -87,14 +97,22 @@ def test_a_closed_terminal_does_not_end_a_detached_sweep(long_sweep, tmp_path):
 
 def test_the_same_without_detaching_ends_with_the_terminal(long_sweep, tmp_path):
     shell, terminal = in_a_terminal(long_sweep)
-    read_until(terminal, b"starts on a core")
-    family = family_of(shell)
+    family = []
     try:
+        read_until(terminal, b"experiment: ")
+
+        def is_running():
+            drain(terminal)
+            return (job_of(tmp_path).number("completed") or 0) > 1
+
+        eventually(is_running, 120)
+        family = family_of(shell)
+        assert len(family) >= 4  # the shell, the driver, its worker, the job
         os.close(terminal)
         eventually(lambda: living(family) == [], 60)
         assert job_of(tmp_path).state in ("interrupted", "waiting")
     finally:
-        for process in living(family):
+        for process in living(family or family_of(shell)):
             process.kill()
         os.waitpid(shell, 0)
 
@@ -127,3 +145,11 @@ def test_a_detached_driver_that_ends_at_once_is_no_success(tmp_path):
     words = ["data_modeling", "--resume", str(folder.path)]
     with pytest.raises(UsageError, match="is not the folder of an experiment with jobs"):
         detach(folder, words)
+
+
+def test_replicate_repeats_the_words_that_name_its_experiments(tmp_path):
+    paths = [tmp_path / "one, with a comma", tmp_path / "two 'quoted'"]
+    args = parse(ReplicateArguments, ["--output_dir", str(tmp_path), "--max_workers", "2"])
+    again = parse(ReplicateArguments, _again(args, paths))
+    assert again.resume == paths
+    assert (again.output_dir, again.max_workers, again.scale) == (tmp_path, 2, "small")

@@ -51,7 +51,9 @@ def main(args: GpusArguments) -> int:
     except (RuntimeError, ValueError, OSError) as error:
         raise UsageError(str(error)) from error
     with host.arbiter():
-        claimants = [seen.record for seen in living(host.claimants)]
+        found = [seen.record for seen in living(host.claimants)]
+    # Of whatever version of us: what says nothing of places is left out.
+    claimants = [record for record in found if {"holds", "wants", "each", "user"} <= record.keys()]
     held = {lock: who for record in claimants for lock, who in _held(record).items()}
     usage = gpu_usage(shared.values())
     others = set(used_by_strangers(shared, [int(record["pid"]) for record in claimants]))
