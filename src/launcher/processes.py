@@ -46,13 +46,17 @@ class AttemptMark:
 
 def processes_of(tokens: Iterable[str]) -> list[int]:
     """Ids of the live processes of this user that have one of these tokens in their environment."""
-    wanted = [token.encode() for token in tokens]
+    wanted = [
+        f"\0{variable}={token}\0".encode()
+        for token in tokens
+        for variable in (ATTEMPT_VARIABLE, WORKER_VARIABLE, MARK_VARIABLE)
+    ]
     if not wanted or sys.platform != "linux":
         return []
     found = []
     for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):  # noqa: PTH208
-        environment = b"" if pid == os.getpid() else _environment(pid)
-        if b"LAUNCHER_" in environment and any(t in environment for t in wanted):
+        environment = b"" if pid == os.getpid() else b"\0" + _environment(pid) + b"\0"
+        if b"\0LAUNCHER_" in environment and any(t in environment for t in wanted):
             found.append(pid)
     return found
 

@@ -193,6 +193,33 @@ def test_a_run_goes_on_with_the_attention_that_it_began_with(tmp_path):
     found.folder.release()
 
 
+def test_what_decides_bits_is_on_disk_before_the_first_update(tmp_path):
+    """A run that is killed after its first state goes on as it began, evaluated or not."""
+    logged = []
+
+    def look(values):
+        if "tok/s" in values["message"]:
+            logged.extend(json.loads(p.read_text()) for p in tmp_path.glob("*/experiment_log.json"))
+
+    args = arguments(tmp_path, epochs_per_eval=None, eval_first_step=False, max_steps=1)
+    run_once(args, Control(report=look))
+    assert {log["log_dict"].get("attention") for log in logged} == {"padded"}
+    assert all("compiled" in log["log_dict"] for log in logged)
+    assert all("train_set_digest" in log["log_dict"] for log in logged)
+
+
+def test_a_run_that_died_between_its_windows_and_its_log_has_their_digest(tmp_path, whole):
+    args = arguments(tmp_path)
+    with pytest.raises(RunStopped) as stopped:
+        run_once(args, StopAfter(1))
+    folder = RunFolder(stopped.value.folder)
+    log = json.loads(folder.experiment_log.read_text())
+    del log["log_dict"]["train_set_digest"], log["log_dict"]["packing_digest"]
+    folder.experiment_log.write_text(json.dumps(log))
+    run_once(args, unfinished=folder)
+    check_same(folder, whole)
+
+
 def test_later_work_is_taken_back(tmp_path):
     """A checkpoint after the last state is made again, and the log says so."""
     args = arguments(tmp_path)

@@ -201,6 +201,8 @@ class _Run:
             micro_batch_size=self.args.micro_batch,
         )
         self.log.update(**asdict(kernels))
+        # Before there can be a state: whoever goes on from one asks here for what decides bits.
+        self.log.write()
         team.tell("kernels", kernels.attention)
         return kernels.attention
 
@@ -219,7 +221,9 @@ class _Run:
         self.window_ids = p.windows.window_ids()
         check_same(self.log, "windows", "packing_digest", p.windows.digest())
         if not self.folder.train_set.exists():
-            digest = self.folder.save_train_set(window_columns(p.windows, p.documents))
+            self.folder.save_train_set(window_columns(p.windows, p.documents))
+        if "train_set_digest" not in self.log.log_dict:  # or a run died between the two
+            digest = self.folder.train_set_digest()
             self.log.update(train_set_digest=digest, packing_digest=p.windows.digest())
         if p.windows.packing == "masked" and not self.folder.train_set_documents.exists():
             self.folder.save_train_set_documents(piece_columns(p.windows, p.documents))

@@ -57,6 +57,8 @@ class RunContext:
     last_step: StepLog | StepRow | None = None
     team: Team = ALONE
     """The processes that train it, of which this one leads."""
+    written_bytes: int = 0
+    """What lies in its folder, as last counted."""
 
     @property
     def args(self) -> TrainingArgs:
@@ -69,11 +71,11 @@ class RunContext:
     def report(self, step: int, message: str, **about: Any) -> None:
         """Tell how far the run is; `about` is its `loss`, or the `evaluation` that it is at."""
         told = {"completed": step, "total": self.total_steps, "message": message, **about}
-        self.control.report(told)
+        self.control.report({**told, "disk_bytes": self.written_bytes})
 
-    def report_written(self) -> None:
-        """Tell how much the run has written so far."""
-        self.control.report({"disk_bytes": folder_bytes(self.folder.path)})
+    def look_at_disk(self) -> None:
+        """Count anew what the run has written: so much less of the disk is kept for it."""
+        self.written_bytes = folder_bytes(self.folder.path)
 
     def waiting(self, what: str) -> Callable[[], None]:
         """What to do while another process works for this one too: say so, and stop if asked."""

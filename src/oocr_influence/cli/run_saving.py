@@ -94,7 +94,7 @@ class RunSaving:
             pending, self._pending = self._pending, None
             with self._run.phases("save_stall"), self._room_asked_for():
                 self._run.phases.add("save", pending.result())
-            self._run.report_written()
+            self._run.look_at_disk()
 
     def close(self) -> None:
         """Let the writer come to its end, also where the run has met with an error."""

@@ -330,9 +330,13 @@ class RunFolder(_Folder):
         return self.eval_dataset(set_name)
 
     def save_train_set(self, columns: Mapping[str, Sequence[Any]]) -> str:
-        """Write the windows; returns their digest, for `log_dict.train_set_digest`."""
+        """Write the windows; returns their digest."""
         with atomic.writing_folder(self.train_set) as folder:
             dataset_files.save(folder, columns)
+        return self.train_set_digest()
+
+    def train_set_digest(self) -> str:
+        """Of the windows as they lie there, for `log_dict.train_set_digest`."""
         return dataset_files.digest(self.train_set)
 
     def save_train_set_documents(self, columns: Mapping[str, Sequence[Any]]) -> str:
