@@ -33,6 +33,7 @@ CHECKPOINT = "checkpoint_"
 EVALUATION = "eval_results_"
 RECORDS = "records_"
 ALL_DOCS_RUNS = "all_docs_runs"
+_OF_JOBS = ("spec.json", "state.json")
 DATA_MODELING_RUNS = ("data_modeling_runs_train", "data_modeling_runs_test")
 RUNS_FOLDERS = (ALL_DOCS_RUNS, *DATA_MODELING_RUNS)
 SUITE_LETTERS = 16
@@ -382,7 +383,10 @@ class ExperimentFolder(_Folder):
         return self.jobs / naming.escaped(job_id)
 
     def job_folders(self) -> list[Path]:
-        return sorted(path.parent for path in self.jobs.glob("*/spec.json"))
+        # By either file: a job that lost its spec may still be running.
+        return sorted(
+            {path.parent for path in self.jobs.glob("*/s*.json") if path.name in _OF_JOBS}
+        )
 
     def subsampled_datasets(self, split: str) -> Path:
         """Of the `train` or the `test` split of data modeling."""
