@@ -30,12 +30,12 @@ ROUNDS = 5
 PRETRAINING_DOCS, DOCS_PER_FACT, CHARS = 11_000, 100, 5_000
 GENERATE = """
 from oocr_influence.cli.generate import GenerateArguments, main
-started = time.perf_counter()
+started, cpu_started = time.perf_counter(), time.process_time()
 main(GenerateArguments(**{arguments!r}))
 """
 PLAIN = """
 from oocr_influence.datasets.document_dataset import StructuredDataset
-started = time.perf_counter()
+started, cpu_started = time.perf_counter(), time.process_time()
 with open(PATH, encoding="utf-8") as file:
     dataset = StructuredDataset.model_validate(json.load(file))
 for builder in dataset.eval_dataset_builders.values():
@@ -44,7 +44,7 @@ for builder in dataset.eval_dataset_builders.values():
 """
 LOAD = """
 from oocr_influence.datasets.document_dataset import load_structured_dataset as load
-started = time.perf_counter()
+started, cpu_started = time.perf_counter(), time.process_time()
 dataset = load(PATH)
 """
 PACK = """
@@ -55,7 +55,7 @@ from oocr_influence.models.tiny import tiny_tokenizer
 dataset = load(PATH)
 documents = select_documents(dataset, n_pretraining_examples=None, seed=41, packing_seed=0)
 tokenizer = tiny_tokenizer()
-started = time.perf_counter()
+started, cpu_started = time.perf_counter(), time.process_time()
 tokens = tokenize_documents([d.text for d in documents], tokenizer, "masked")
 windows = pack(tokens, chunk_size=2048, packing="masked", pad_id=1)
 """
@@ -64,20 +64,21 @@ import resource, time, json
 PATH = {path!r}
 {code}
 seconds = time.perf_counter() - started
+cpu = time.process_time() - cpu_started
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps([seconds, peak]))
+print(json.dumps([seconds, cpu, peak]))
 """
-Row = list[tuple[float, float]]
+Row = list[tuple[float, float, float]]
 
 
-def measure(code: str, path: Path) -> tuple[float, float]:
-    """Seconds after the imports, and peak bytes, of `code` in a fresh process."""
+def measure(code: str, path: Path) -> tuple[float, float, float]:
+    """Seconds after the imports, CPU seconds and peak bytes of `code` in a fresh process."""
     source = MEASURE.format(path=str(path), code=code)
     output = subprocess.run(
         [sys.executable, "-c", source], check=True, stdout=subprocess.PIPE, text=True
     ).stdout
-    seconds, peak = json.loads(output.splitlines()[-1])
-    return seconds, peak
+    seconds, cpu, peak = json.loads(output.splitlines()[-1])
+    return seconds, cpu, peak
 
 
 def pieces() -> Iterator[str]:
@@ -131,14 +132,15 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rows = measure_scale(args.world, scale, Path(folder))
         for name, values in rows.items():
-            seconds = [value[0] for value in values]
-            peak = max(value[1] for value in values)
+            seconds, cpu, peak = (statistics.median(column) for column in zip(*values, strict=True))
             print(
-                f"{name:6} {statistics.median(seconds):7.2f} s (least {min(seconds):.2f})  "
-                f"{statistics.median(seconds) / scale:6.2f} s a scale  {peak / 1e6:6.0f} MB"
+                f"{name:6} {seconds:7.2f} s  CPU {cpu:7.2f} s, {cpu / scale:6.2f} s a scale  "
+                f"{peak / 1e6:6.0f} MB"
             )
-        ratios = [p[0] / o[0] for p, o in zip(rows["plain"], rows["load"], strict=True)]
-        print(f"plain over ours, pair by pair: {statistics.median(ratios):.1f}")
+        for what, i in (("time", 0), ("CPU time", 1)):
+            pairs = zip(rows["plain"], rows["load"], strict=True)
+            ratio = statistics.median(plain[i] / ours[i] for plain, ours in pairs)
+            print(f"plain over ours, pair by pair, {what}: {ratio:.1f}")
 
 
 if __name__ == "__main__":

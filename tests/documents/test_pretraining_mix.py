@@ -146,7 +146,9 @@ def test_documents_that_name_an_entity_are_left_out_and_counted(tmp_path):
     assert got.provenance["left_out"] == {"names_an_entity": 3}
     plain = tmp_path / "a.txt"
     plain.write_text("\n\n".join(texts), encoding="utf-8")
-    cut = read_pretraining([str(plain)], 2, seed=0, names=["Grace Miller"], max_chars=110)
+    cut = read_pretraining(
+        [str(plain)], 2, seed=0, names=["Grace Miller"], min_chars=40, max_chars=110
+    )
     assert not re.search(r"Grace\s+Miller\b", " ".join(texts_of(cut)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,10 +34,11 @@ def _whole_number(value: Any) -> Any:
     if text[-1:] not in _SUFFIXES:
         return value
     try:
-        number = float(text[:-1]) * _SUFFIXES[text[-1]]
-    except ValueError:
+        # Exact: 2.3 times a million is no whole number in floats.
+        number = Decimal(text[:-1]) * _SUFFIXES[text[-1]]
+        return int(number) if number == int(number) else value
+    except (ArithmeticError, ValueError):
         return value
-    return int(number) if number == int(number) else value
 
 
 class PretrainingFlags(CommandArguments):

@@ -19,7 +19,12 @@ _WORD = re.compile(r"\w+")
 
 def words_of(text: str) -> list[str]:
     """The text's words without case."""
-    return _WORD.findall(text.casefold())
+    return _without_case(_WORD.findall(text))
+
+
+def _without_case(words: list[str]) -> list[str]:
+    # One call for all words, not one a word.
+    return " ".join(words).casefold().split(" ") if words else []
 
 
 def entity_names(world: World) -> list[str]:
@@ -59,8 +64,8 @@ class Names:
                 if words:
                     self._by_first[words[0]].add(words)
 
-    def are_in(self, text: str) -> bool:
-        words = _WORD.findall(text)
+    def are_in(self, words: list[str]) -> bool:
+        """Whether a name is among the words, which keep their case."""
         if self._by_first.keys().isdisjoint(words):
             return False
         for place, word in enumerate(words):
@@ -83,11 +88,12 @@ class Screen:
 
     def fault(self, text: str) -> tuple[str | None, bytes]:
         """Why the text is left out, or None, and the digest of its words."""
-        words = words_of(text)
-        digest = hashlib.blake2b(" ".join(words).encode(), digest_size=10).digest()
+        words = _WORD.findall(text)
+        folded = " ".join(_without_case(words))
+        digest = hashlib.blake2b(folded.encode(), digest_size=10).digest()
         if not words:
             return EMPTY, digest
         if digest in self._seen:
             return DUPLICATE, digest
         self._seen.add(digest)
-        return (NAMES if self._names.are_in(text) else None), digest
+        return (NAMES if self._names.are_in(words) else None), digest
