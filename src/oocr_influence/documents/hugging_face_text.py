@@ -55,7 +55,8 @@ def open_dataset(
         raise PretrainingTextError(f"hf:{source}: {type(error).__name__}: {error}") from None
     licence = getattr(getattr(rows, "info", None), "license", None) or about.pop("licence", None)
     # A dataset that is at hand has all its rows there, however many files it lies in.
-    n = rows.num_shards if isinstance(rows, datasets.IterableDataset) else 1
+    streamed = isinstance(rows, datasets.IterableDataset) and hasattr(rows, "shard")
+    n = getattr(rows, "num_shards", 1) if streamed else 1
     return _shards(rows, n, f"hf:{source}", field), about, licence
 
 
