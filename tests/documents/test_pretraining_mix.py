@@ -183,6 +183,17 @@ def test_each_source_has_its_own_licence_count_and_digest(tmp_path):
     assert (source["licence"], source["documents"], source["texts"]) == ("CC0-1.0", 10, 30)
 
 
+def test_plain_text_that_records_leave_no_room_for_is_not_called_read(tmp_path):
+    write(tmp_path / "a.jsonl", [sentence(i) for i in range(5)])
+    records_alone = read_pretraining([str(tmp_path)], 3, seed=0).provenance["sources"][0]
+    assert records_alone["read_whole"]
+    (tmp_path / "b.txt").write_text(" ".join(sentence(i) for i in range(90, 99)), encoding="utf-8")
+    enough = read_pretraining([str(tmp_path)], 3, seed=0).provenance["sources"][0]
+    assert (enough["texts"], enough["read_whole"]) == (5, False)
+    all_of_it = read_pretraining([str(tmp_path)], 6, seed=0).provenance["sources"][0]
+    assert (all_of_it["texts"], all_of_it["read_whole"]) == (6, True)
+
+
 @pytest.mark.parametrize(
     ("sources", "message"),
     [

@@ -166,6 +166,10 @@ def _choose(places: list[int], wanted: Amount, mix: _Mix) -> list[Candidate]:
         rest = Amount(wanted.n - have, wanted.unit, wanted.measure)
         more, amount = _cut_enough(places, rest, screen, mix)
         chosen, have = [*chosen, *more], have + amount
+    else:
+        for place in places:
+            if next(iter(mix.sources[place].passages), None) is not None:
+                mix.sources[place].read_whole = False
     if have < wanted.n:
         raise PretrainingTextError(_too_little(places, chosen, have, wanted, mix))
     mix.taken |= {candidate.digest for candidate in chosen}
