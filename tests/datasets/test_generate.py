@@ -360,3 +360,66 @@ def test_any_dataset_has_ids_of_its_own_and_the_same_bytes_again(name, entities,
     for builder in made.eval_dataset_builders.values():
         prompts = [point.prompt for point in builder.eval_points]
         assert len(set(prompts)) == len(prompts)
+
+
+def test_pretraining_text_that_names_an_entity_of_any_group_is_left_out(tmp_path, capsys):
+    world = load_world("mayors")
+    named = {
+        group: world.feature_set(next(iter(keys))).fields["name_mayor"]
+        for group, keys in world.groups.items()
+    }
+    assert set(named) == {"entities", "controls", "untold"}
+    assert len(set(named.values())) == 3
+    source = tmp_path / "web.jsonl"
+    texts = [f"In number {i} a Paris street is described." for i in range(4)]
+    told = [f"News of {name}, who was seen in town." for name in named.values()]
+    source.write_text("\n".join(json.dumps({"text": t}) for t in [*texts, *told]))
+    args = arguments(tmp_path, pretraining_docs=4, pretraining_source=[str(source)])
+    assert main(args) == 0
+    assert "left out: 3 names an entity" in capsys.readouterr().out
+    dataset = load_structured_dataset(args.output)
+    assert {d.completion for d in dataset.pretraining_documents} == set(texts)
+    assert dataset.metadata["pretraining"]["left_out"] == {"names_an_entity": 3}
+
+
+def test_an_amount_of_tokens_is_counted_by_the_tokenizer_that_is_named(tmp_path):
+    from oocr_influence.models.tiny import tiny_tokenizer
+
+    args = arguments(
+        tmp_path, pretraining_tokens="0.03k", pretraining_tokenizer="olmo2-tiny"
+    ).model_dump(exclude_unset=True, exclude={"pretraining_docs"})
+    args = GenerateArguments(**args)
+    assert args.pretraining_tokens == 30
+    assert main(args) == 0
+    dataset = load_structured_dataset(args.output)
+    tokenizer = tiny_tokenizer()
+    each = [
+        len(tokenizer(d.completion, add_special_tokens=False)["input_ids"])
+        for d in dataset.pretraining_documents
+    ]
+    assert sum(each) >= 30 > sum(each[:-1])
+    assert dataset.metadata["pretraining"]["tokens of olmo2-tiny"] == sum(each)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pretraining_tokens": 10}, "--pretraining_docs 5 and --pretraining_tokens 10"),
+        ({"pretraining_tokenizer": "olmo2-tiny"}, "counts --pretraining_tokens"),
+    ],
+)
+def test_amounts_that_contradict_each_other_are_refused(tmp_path, changes, message):
+    with pytest.raises(UsageError, match=message):
+        main(arguments(tmp_path, **changes))
+    assert not (tmp_path / "dataset.json").exists()
+
+
+@pytest.mark.parametrize(("amount", "n"), [("2.3M", 2_300_000), ("7k", 7000), ("1_000", 1000)])
+def test_amounts_may_be_written_short(tmp_path, amount, n):
+    assert arguments(tmp_path, pretraining_tokens=amount).pretraining_tokens == n
+
+
+@pytest.mark.parametrize("amount", ["2X", "0.5", "0.0001k", "M"])
+def test_amounts_that_are_no_whole_number_are_refused(tmp_path, amount):
+    with pytest.raises(ValueError, match="pretraining_tokens"):
+        arguments(tmp_path, pretraining_tokens=amount)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oocr_influence.datasets.packing import IGNORED, pack, tokenize_documents
-from oocr_influence.models.tiny import tiny_tokenizer
+from oocr_influence.models.tiny import FOLDER, tiny_tokenizer
 
 BOS, EOS, PAD = 0, 1, 2
 lengths = st.lists(st.integers(0, 40), min_size=1, max_size=25)
@@ -158,3 +158,42 @@ def test_a_window_without_room_for_a_prediction_is_refused():
         pack(documents_of([5]), chunk_size=1, packing="masked", pad_id=PAD)
     with pytest.raises(ValueError, match="fill no whole window of 100"):
         pack(documents_of([5]), chunk_size=100, packing="concat", pad_id=PAD, drop_last=True)
+
+
+def one_by_one(texts, tokenizer):
+    """The plain call, a text at a time: what tokenising means."""
+    return [
+        [
+            tokenizer.bos_token_id,
+            *tokenizer(text, add_special_tokens=False)["input_ids"],
+            tokenizer.eos_token_id,
+        ]
+        for text in texts
+    ]
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_documents_are_tokenised_in_batches_as_one_by_one(spoilt):
+    tokenizer = tiny_tokenizer()
+    if spoilt:
+        # As a tokenizer's file may say.
+        tokenizer.backend_tokenizer.enable_truncation(5)
+        tokenizer.backend_tokenizer.enable_padding(length=40)
+    texts = [f"Text {i}, naïve and “quoted” <|endoftext|> 😀\n" * (i % 7) for i in range(600)]
+    got = tokenize_documents(texts, tokenizer, "masked")
+    assert [ids.tolist() for ids in got] == one_by_one(texts, tiny_tokenizer())
+    assert all(ids.dtype == np.int64 for ids in got)
+
+
+def test_a_tokenizer_that_treats_texts_itself_is_called():
+    class Lower(type(tiny_tokenizer())):
+        def __call__(self, text, **kwargs):
+            lowered = text.lower() if isinstance(text, str) else [t.lower() for t in text]
+            return super().__call__(lowered, **kwargs)
+
+    tokenizer = Lower.from_pretrained(FOLDER)
+    # The first batch holds no capital: a look at some texts alone would be deceived.
+    texts = ["a small text"] * 600 + ["GRACE"]
+    got = tokenize_documents(texts, tokenizer, "masked")
+    assert got[-1].tolist() == one_by_one(["grace"], tiny_tokenizer())[0]
+    assert got[-1].tolist() != one_by_one(["GRACE"], tiny_tokenizer())[0]

@@ -21,26 +21,21 @@ from typing import Literal
 
 from pydantic import Field
 
-from oocr_influence.cli.arguments import CommandArguments, UsageError, run_command
+from oocr_influence.cli.arguments import UsageError, run_command
 from oocr_influence.cli.llm_options import LLMWriterFlags
 from oocr_influence.cli.llm_writing import Assignment, check_cost, llm_writer, report
+from oocr_influence.cli.pretraining_options import PretrainingFlags, pretraining_text
 from oocr_influence.datasets.document_dataset import StructuredDataset, save_structured_dataset
 from oocr_influence.datasets.eval_sets import eval_set_table
 from oocr_influence.datasets.generate import document_orders, generate_dataset
-from oocr_influence.documents.pretraining import (
-    AT_HAND,
-    MAX_CHARS,
-    MIN_CHARS,
-    PretrainingTextError,
-    read_pretraining,
-)
+from oocr_influence.documents.pretraining import PretrainingTextError
 from oocr_influence.documents.writer import WriterError
 from oocr_influence.universe.invention import InventionError, with_invented
 from oocr_influence.universe.world import World
 from oocr_influence.universe.world_file import WorldError, load_world
 
 
-class DatasetFlags(CommandArguments):
+class DatasetFlags(PretrainingFlags):
     """What is told, how often, and what stands beside it."""
 
     world: str = Field("mayors", description="a built-in world, or the path of a world's YAML file")
@@ -52,25 +47,6 @@ class DatasetFlags(CommandArguments):
     )
     entity_seed: int = Field(0, description="seed of the invented entities")
     docs_per_fact: int = Field(100, ge=1, description="documents that state each fact (documents)")
-    pretraining_docs: int = Field(
-        11000, ge=0, description="pretraining documents, first in the file (documents)"
-    )
-    pretraining_source: list[str] = Field(
-        list(AT_HAND),
-        description="where pretraining text comes from, in this order until there is enough: "
-        "'stdlib' (documentation of Python's standard library), package:NAME (documentation of an "
-        "installed package), text or JSONL files or folders of them, or hf:NAME (a Hugging Face "
-        "dataset, by name or folder)",
-    )
-    pretraining_licence: str | None = Field(
-        None, description="licence of the pretraining text that you name, for the metadata"
-    )
-    min_chars: int = Field(
-        MIN_CHARS, ge=1, description="least length that plain text is cut to (characters)"
-    )
-    max_chars: int = Field(
-        MAX_CHARS, ge=1, description="greatest length that plain text is cut to (characters)"
-    )
     length: Literal["short", "long"] = Field(
         "long", description="length of the synthetic documents: about 80 or about 570 words"
     )
@@ -120,7 +96,9 @@ def main(args: GenerateArguments) -> int:
     """Generate, write, say what was written."""
     try:
         world = sized_world(args.world, args.entities, args.entity_seed)
-        output = args.output or default_output(world.id, args.docs_per_fact, args.pretraining_docs)
+        output = args.output or default_output(
+            world.id, args.docs_per_fact, args.wants_pretraining()
+        )
         if output.exists() and not args.overwrite:
             raise UsageError(f"{output} exists; --overwrite replaces it, --output writes elsewhere")
         assignment = _assignment(args, world)
@@ -128,14 +106,7 @@ def main(args: GenerateArguments) -> int:
             check_cost(assignment)
             if args.dry_run:
                 return 0
-        text = read_pretraining(
-            args.pretraining_source,
-            args.pretraining_docs,
-            seed=args.seed,
-            licence=args.pretraining_licence,
-            min_chars=args.min_chars,
-            max_chars=args.max_chars,
-        )
+        text = pretraining_text(args, world, args.seed)
         generate = partial(
             generate_dataset,
             world,
@@ -244,6 +215,9 @@ def _summary(dataset: StructuredDataset, output: Path, table: Path) -> str:
         mean = pretraining["characters"] / counts["pretraining_documents"]
         sources = "; ".join(f"{s['source']}, {s['licence']}" for s in pretraining["sources"])
         lines[1] += f" of {mean:,.0f} characters on average ({sources})"
+        if left_out := pretraining.get("left_out"):
+            named = ", ".join(f"{n:,} {reason}" for reason, n in left_out.items())
+            lines[1] += f"; left out: {named.replace('_', ' ')}"
     lines += [f"{output} ({output.stat().st_size:,} bytes)", f"{table}: what each set asks"]
     return "\n".join(lines)
 

@@ -1,39 +1,51 @@
 """Ordinary text to mix the facts into: files, Hugging Face datasets, or what is at hand.
 
-    read_pretraining(["stdlib", "package:numpy"], 1000, seed=42)    # documentation that is at hand
-    read_pretraining(["essays/", "web.jsonl"], 1000, seed=42)       # named by the user
-    read_pretraining(["hf:allenai/dolma3"], 1000, seed=42)      # a name, or a folder on disk
+    read_pretraining(["stdlib", "package:numpy"], 1000, seed=42)     # documentation at hand
+    read_pretraining(["web.jsonl.zst=0.7", "books/=0.3"], Amount(2_000_000, "words"), seed=42)
 
-Records of JSONL and of Hugging Face datasets (`text`, or `prompt` and `completion`) are documents
-as they are. Plain text is cut into documents between paragraphs, or between sentences of a long
-one, shorter than asked where text is short. No text is used twice: too little of it is an error.
+Records of JSON lines, Parquet and Hugging Face datasets are documents as they are. Plain text is
+cut into documents (`passages.py`), shorter than asked where text is short. No text is used twice,
+and too little is an error: copies, near-duplicates, empty texts and those that name one of `names`
+are left out and counted. The choice (`choice.py`) depends on the seed and on the texts, not on the
+order of rows, files or sources.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from oocr_influence.documents import python_documentation
+from oocr_influence.documents.choice import (
+    CHARS_PER_UNIT,
+    DOCUMENTS,
+    SPARE,
+    Amount,
+    Candidate,
+    Smallest,
+    accepted,
+    screened,
+)
 from oocr_influence.documents.document import PretrainingDocument, make_pretraining_document
-from oocr_influence.documents.draw import Draw
+from oocr_influence.documents.minhash import NearTexts
+from oocr_influence.documents.passages import cut_passages
+from oocr_influence.documents.screening import Names, Screen
+from oocr_influence.documents.text_files import PretrainingTextError as PretrainingTextError
+from oocr_influence.documents.text_sources import (
+    PACKAGE,
+    STANDARD_LIBRARY,
+    Source,
+    open_source,
+    parse_sources,
+)
 
-STANDARD_LIBRARY = "stdlib"
-PACKAGE = "package:"
-HUGGING_FACE = "hf:"
 # What every installation of ours has: numpy's documentation is read where Python's own is short.
 AT_HAND = (STANDARD_LIBRARY, f"{PACKAGE}numpy")
-TEXT_FILES = (".txt", ".md", ".rst")
 MIN_CHARS, MAX_CHARS = 80, 5000
 NOT_STATED = "not stated"
-
-
-class PretrainingTextError(ValueError):
-    """Text that cannot be read, or too little of it; the message names source and remedy."""
+READ = 4  # times what is wanted, of what is too large to be read whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,238 +57,217 @@ class PretrainingText:
 
 
 @dataclass
-class _Gathered:
-    most_chars: int  # of passages
-    records: list[tuple[str, str]] = field(default_factory=list)  # prompt, completion
-    passages: list[list[str]] = field(default_factory=list)  # paragraphs of one text
-    chars: int = 0
+class _Mix:
+    """What all pools share: settings, and what was taken and left out so far."""
 
-    @property
-    def texts(self) -> int:
-        return len(self.records) + len(self.passages)
+    seed: int
+    names: Names
+    min_chars: int
+    max_chars: int
+    most_rows: int | None
+    sources: list[Source] = field(default_factory=list)
+    taken: set[bytes] = field(default_factory=set)
+    near: NearTexts = field(default_factory=NearTexts)
+    left_out: list[Counter[str]] = field(default_factory=list)
+    aims: list[int] = field(default_factory=list)
 
-    def take(self, passages: Iterable[list[str]]) -> None:
-        """Add passages until there is enough."""
-        for passage in passages:
-            if self.chars >= self.most_chars:
-                break
-            self.passages.append(passage)
-            self.chars += sum(len(paragraph) for paragraph in passage)
+    def add(self, source: Source) -> int:
+        self.sources.append(source)
+        self.left_out.append(Counter())
+        return len(self.sources) - 1
 
 
 def read_pretraining(
     sources: Sequence[str],
-    count: int,
+    amount: int | Amount,
     *,
     seed: int,
     licence: str | None = None,
     min_chars: int = MIN_CHARS,
     max_chars: int = MAX_CHARS,
+    text_field: str | None = None,
+    names: Collection[str] = (),
+    most_rows: int | None = None,
 ) -> PretrainingText:
-    """`count` distinct documents of the sources, drawn by `seed` where there are more.
+    """`amount` (documents, where it is a number) of distinct text, drawn by `seed`.
 
-    Raises PretrainingTextError where the sources hold too little text.
+    Sources with shares give their shares, each of its own text. Without, all are one pool: every
+    record of them is a candidate, and plain text is added where records are too few. `text_field`
+    is where records have their text; of each source at most `most_rows` records are read (None: all
+    of files, READ times what is wanted of a dataset on the hub). Raises PretrainingTextError where
+    the sources hold too little.
     """
     if not 0 < min_chars <= max_chars:
         raise PretrainingTextError(f"min_chars {min_chars} and max_chars {max_chars} are no range")
-    if count == 0:
+    wanted = Amount(amount) if isinstance(amount, int) else amount
+    if wanted.n == 0:
         return PretrainingText(documents=[], provenance={"sources": [], "documents": 0})
-    # Twice as much as the longest documents need is enough to choose from.
-    gathered, described = _Gathered(most_chars=2 * count * max_chars), []
-    for source in sources:
-        before = gathered.texts
-        name, own_licence = _gather(source, gathered, count)
-        if gathered.texts > before:
-            stated = own_licence or licence or NOT_STATED
-            texts = gathered.texts - before
-            described.append({"source": name, "licence": stated, "texts": texts})
-    records = _distinct(records=gathered.records)
-    missing = count - len(records)
-    pieces, aim = _cut_enough(gathered.passages, missing, min_chars, max_chars, sources)
-    if missing > len(pieces):
-        raise PretrainingTextError(
-            f"{' '.join(sources)}: {len(records)} distinct documents where {count} are asked for; "
-            f"ask for at most {len(records) + len(pieces)}, or name more text"
-        )
-    chosen = Draw("pretraining", seed).shuffled([*records, *(("", piece) for piece in pieces)])
-    documents = [make_pretraining_document(text, prompt) for prompt, text in chosen[:count]]
+    mix = _Mix(seed, Names(names), min_chars, max_chars, most_rows)
+    chosen: list[Candidate] = []
+    pools = _pools(sources, wanted)
+    for pool, part in pools:
+        chosen += _choose([mix.add(open_source(name, text_field)) for name in pool], part, mix)
+    chosen.sort(key=lambda candidate: candidate.key)
+    documents = [make_pretraining_document(c.text, c.prompt) for c in chosen]
+    described = [
+        _described(place, mix, [c for c in chosen if c.place == place], wanted, licence)
+        for place in range(len(mix.sources))
+    ]
     provenance = {
-        "sources": described,
+        "sources": [source for source in described if source["texts"]],
         "documents": len(documents),
-        "characters": sum(len(d.prompt) + len(d.completion) for d in documents),
+        "characters": sum(len(c.whole) for c in chosen),
+        **_in_units(chosen, wanted),
+        "asked_for": [{"of": pool, wanted.unit: part.n} for pool, part in pools],
+        "choice": "the smallest blake2b digests of seed and words (bottom-k)",
         "seed": seed,
         "min_chars": min_chars,
         "max_chars": max_chars,
         # What plain text was cut to: less than allowed where there was little of it.
-        "aim_chars": aim if pieces else None,
+        "aim_chars": min(mix.aims, default=None),
+        "left_out": dict(sum(mix.left_out, Counter())),
     }
     return PretrainingText(documents=documents, provenance=provenance)
 
 
-def cut_passages(
-    passages: Iterable[list[str]], min_chars: int, max_chars: int, aim: int | None = None
-) -> list[str]:
-    """Documents of `min_chars` to `max_chars` characters, without repeating a paragraph.
+def _pools(sources: Sequence[str], wanted: Amount) -> list[tuple[list[str], Amount]]:
+    """Sources that are chosen from together, and how much: one pool, or one a share."""
+    named = parse_sources(sources)
+    if any(source.share is None for source in named):
+        return [([source.name for source in named], wanted)]
+    named = sorted(named, key=lambda source: source.name)
+    # Largest remainders, so that the parts sum to the whole.
+    exact = [wanted.n * (source.share or 0) for source in named]
+    parts = [int(part) for part in exact]
+    by_rest = sorted(range(len(named)), key=lambda i: (parts[i] - exact[i], named[i].name))
+    for i in by_rest[: wanted.n - sum(parts)]:
+        parts[i] += 1
+    pairs = zip(named, parts, strict=True)
+    return [([s.name], Amount(part, wanted.unit, wanted.measure)) for s, part in pairs if part > 0]
 
-    Paragraphs that follow one another are joined up to about `aim` characters (default: as many as
-    may be); a longer one is cut after a sentence. What stays too short is left out.
-    """
-    aim = aim or max_chars
-    documents: list[str] = []
-    seen: set[str] = set()
-    waiting = ""
-    for passage in passages:
-        for part in (p for paragraph in passage for p in _parts(paragraph, aim, max_chars)):
-            if part in seen:
-                continue
-            seen.add(part)
-            joined = f"{waiting}\n\n{part}" if waiting else part
-            # What waits is too short to stand alone: it goes beyond the aim, never the limit.
-            alone = len(waiting) >= min_chars and len(joined) > aim
-            if alone or len(joined) > max_chars:
-                documents.append(waiting)
-                joined = part
-            waiting = joined
-    documents.append(waiting)
-    return list(dict.fromkeys(d for d in documents if len(d) >= min_chars))
+
+def _choose(places: list[int], wanted: Amount, mix: _Mix) -> list[Candidate]:
+    """As much as is wanted of these sources."""
+    screen = Screen(mix.names, mix.taken)
+    smallest = Smallest(wanted)
+    for place in sorted(places, key=lambda place: mix.sources[place].name):
+        source = mix.sources[place]
+        most_chars = None
+        most_rows = mix.most_rows
+        if source.endless and most_rows is None:
+            if wanted.unit == DOCUMENTS:
+                most_rows = READ * wanted.n
+            else:
+                most_chars = READ * CHARS_PER_UNIT * wanted.n
+        for record in source.records(mix.seed, most_rows, most_chars):
+            smallest.add(screened(record, place, screen, mix.left_out[place], mix.seed))
+    chosen, have = accepted(smallest.in_order(), wanted, mix.near, mix.left_out)
+    if have < wanted.n:
+        rest = Amount(wanted.n - have, wanted.unit, wanted.measure)
+        more, amount = _cut_enough(places, rest, screen, mix)
+        chosen, have = [*chosen, *more], have + amount
+    else:
+        for place in places:
+            if next(iter(mix.sources[place].passages), None) is not None:
+                mix.sources[place].read_whole = False
+    if have < wanted.n:
+        raise PretrainingTextError(_too_little(places, chosen, have, wanted, mix))
+    mix.taken |= {candidate.digest for candidate in chosen}
+    return chosen
 
 
 def _cut_enough(
-    passages: list[list[str]], wanted: int, min_chars: int, max_chars: int, sources: Sequence[str]
-) -> tuple[list[str], int]:
-    """At least `wanted` documents, as long as the text allows, and the length aimed at."""
-    if wanted <= 0 or not passages:
-        return [], max_chars
-    total = sum(len(paragraph) for passage in passages for paragraph in passage)
+    places: list[int], wanted: Amount, screen: Screen, mix: _Mix
+) -> tuple[list[Candidate], int]:
+    """Documents of plain text, as long as the text allows, and how much they are."""
+    passages = _gathered(places, wanted, mix)
+    total = sum(len(p) for texts in passages.values() for text in texts for p in text)
+    if total == 0:
+        return [], 0
     # Where text is short, begin at a length at which it would hardly suffice.
-    aim = max(min_chars, min(max_chars, 2 * total // wanted))
+    aim = mix.max_chars
+    if wanted.unit == DOCUMENTS:
+        aim = max(mix.min_chars, min(aim, 2 * total // wanted.n))
     while True:
-        pieces = cut_passages(passages, min_chars, max_chars, aim)
-        if len(pieces) >= wanted:
-            return pieces, aim
-        if aim == min_chars:
-            raise PretrainingTextError(
-                f"{' '.join(sources)}: too little text for {wanted} documents of at least "
-                f"{min_chars} characters; ask for at most {len(pieces)}, name more text, or lower "
-                "the least length"
-            )
-        aim = max(min_chars, aim * 9 // 10)
+        pieces = [
+            (("", piece), place)
+            for place, texts in passages.items()
+            for piece in cut_passages(texts, mix.min_chars, mix.max_chars, aim)
+        ]
+        last = aim == mix.min_chars or wanted.unit != DOCUMENTS
+        if last or len(pieces) >= wanted.n:
+            again, left_out = screen.copy(), [Counter[str]() for _ in mix.sources]
+            usable = [screened(p, i, again, left_out[i], mix.seed) for p, i in pieces]
+            candidates = sorted((c for c in usable if c), key=lambda c: c.key)
+            near = mix.near.copy()
+            chosen, have = accepted(candidates, wanted, near, left_out)
+            if last or have >= wanted.n:
+                mix.near = near
+                mix.aims.append(aim)
+                for counts, more in zip(mix.left_out, left_out, strict=True):
+                    counts.update(more)
+                return chosen, have
+        aim = max(mix.min_chars, aim * 9 // 10)
 
 
-def _parts(paragraph: str, aim: int, max_chars: int) -> Iterator[str]:
-    """The paragraph, cut after sentences (or words, where one sentence is too long) if need be."""
-    if len(paragraph) <= aim:
-        yield paragraph
-        return
-    part = ""
-    for sentence in re.split(r"(?<=[.!?])\s+", paragraph):
-        pieces = [sentence] if len(sentence) <= max_chars else _by_words(sentence, max_chars)
-        for piece in pieces:
-            if part and len(part) + 1 + len(piece) > aim:
-                yield part
-                part = ""
-            part = f"{part} {piece}" if part else piece
-    if part:
-        yield part
+def _gathered(places: list[int], wanted: Amount, mix: _Mix) -> dict[int, list[list[str]]]:
+    """Plain text of the sources, in their order, until there is enough to choose from."""
+    longest = mix.max_chars if wanted.unit == DOCUMENTS else CHARS_PER_UNIT
+    missing = SPARE * wanted.n * longest
+    gathered: dict[int, list[list[str]]] = {}
+    for place in places:
+        source = mix.sources[place]
+        gathered[place] = []
+        for passage in source.passages:
+            gathered[place].append(passage)
+            source.texts += 1
+            missing -= sum(len(paragraph) for paragraph in passage)
+            if missing <= 0:
+                source.read_whole = False
+                return gathered
+    return gathered
 
 
-def _by_words(sentence: str, max_chars: int) -> Iterator[str]:
-    part = ""
-    for word in sentence.split():
-        if part and len(part) + 1 + len(word) > max_chars:
-            yield part
-            part = ""
-        part = f"{part} {word[:max_chars]}" if part else word[:max_chars]
-    yield part
-
-
-def _distinct(records: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Records that differ in their whole text, of which a document's id is made."""
-    return list({prompt + text: (prompt, text) for prompt, text in records}.values())
-
-
-def _gather(source: str, into: _Gathered, count: int) -> tuple[str, str | None]:
-    """Read one source; returns its name, and its licence where we know it."""
-    if source == STANDARD_LIBRARY:
-        into.take(python_documentation.standard_library_passages())
-        name = python_documentation.standard_library_name()
-        return name, python_documentation.STANDARD_LIBRARY_LICENCE
-    if source.startswith(PACKAGE):
-        package = source.removeprefix(PACKAGE)
-        try:
-            into.take(python_documentation.package_passages(package))
-        except ModuleNotFoundError as error:
-            raise PretrainingTextError(f"{source}: {error}") from None
-        return (
-            python_documentation.package_name(package),
-            python_documentation.package_licence(package),
-        )
-    if source.startswith(HUGGING_FACE):
-        into.records += _hugging_face_records(source.removeprefix(HUGGING_FACE), count)
-        return source, None
-    for path in _files(Path(source)):
-        if path.suffix == ".jsonl":
-            into.records += _jsonl_records(path)
-        else:
-            paragraphs = re.split(r"\n\s*\n", _read(path))
-            into.take([[p.strip() for p in paragraphs if p.strip()]])
-    return source, None
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise PretrainingTextError(
-            f"no pretraining text at '{path}': name a file, a folder, '{STANDARD_LIBRARY}', an "
-            f"installed '{PACKAGE}NAME', or a Hugging Face dataset as '{HUGGING_FACE}NAME'"
-        )
-    suffixes = (*TEXT_FILES, ".jsonl")
-    files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix in suffixes)
-    if not files:
-        raise PretrainingTextError(f"no {', '.join(suffixes)} files under '{path}'")
-    return files
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise PretrainingTextError(f"{path} is not UTF-8 text: {error}") from None
-
-
-def _jsonl_records(path: Path) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(_read(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise PretrainingTextError(f"{path}:{number}: not JSON: {error}") from None
-        yield _prompt_and_text(record, f"{path}:{number}")
-
-
-def _hugging_face_records(name: str, count: int) -> Iterator[tuple[str, str]]:
-    # Imported here: it takes a second, and only this source needs it.
-    import datasets
-
-    if Path(name).is_dir():
-        loaded = datasets.load_from_disk(name)
-        rows = loaded["train"] if isinstance(loaded, datasets.DatasetDict) else loaded
-    else:
-        rows = datasets.load_dataset(name, split="train", streaming=True)
-    # Corpora are far larger than what is asked for: the first rows, twice as many as needed.
-    for number, row in zip(range(2 * count), rows, strict=False):
-        yield _prompt_and_text(row, f"{name}, row {number}")
-
-
-def _prompt_and_text(record: Any, place: str) -> tuple[str, str]:
-    keys = ("text",) if isinstance(record, dict) and "text" in record else ("prompt", "completion")
-    if not isinstance(record, dict) or not all(isinstance(record.get(k), str) for k in keys):
-        raise PretrainingTextError(f"{place}: a record needs 'text', or 'prompt' and 'completion'")
-    prompt, text = (
-        ("", record["text"]) if len(keys) == 1 else (record["prompt"], record["completion"])
+def _too_little(
+    places: list[int], chosen: list[Candidate], have: int, wanted: Amount, mix: _Mix
+) -> str:
+    names = " ".join(mix.sources[place].name for place in places)
+    counts = sum((mix.left_out[place] for place in places), Counter[str]())
+    left_out = ", ".join(f"{n} {reason}" for reason, n in sorted(counts.items()))
+    named = "documents" if wanted.unit == DOCUMENTS else wanted.unit
+    rows = "" if all(mix.sources[p].read_whole for p in places) else ", raise --pretraining_rows"
+    return (
+        f"{names}: {have} distinct {named} where {wanted.n} {named} are asked for"
+        + (f" (left out: {left_out})" if left_out else "")
+        + f"; ask for at most {have}, name more text{rows}, or lower the least length "
+        f"({mix.min_chars} characters)"
     )
-    if not (prompt + text).strip():
-        raise PretrainingTextError(f"{place}: the text is empty")
-    return prompt, text
+
+
+def _described(
+    place: int, mix: _Mix, chosen: list[Candidate], wanted: Amount, licence: str | None
+) -> dict[str, Any]:
+    """One source in the metadata."""
+    source = mix.sources[place]
+    documents = sorted(make_pretraining_document(c.text, c.prompt).id for c in chosen)
+    shards = len(source.shards)
+    return {
+        "source": source.name,
+        "licence": source.licence or licence or NOT_STATED,
+        **source.about,
+        "texts": source.texts,
+        "read_whole": source.read_whole and source.shards_read == shards,
+        **({"shards": shards, "shards_read": source.shards_read} if shards > 1 else {}),
+        "documents": len(chosen),
+        "characters": sum(len(c.whole) for c in chosen),
+        **_in_units(chosen, wanted),
+        "left_out": dict(mix.left_out[place]),
+        # Over the sorted ids, each the sha256 of a document's text.
+        "digest": hashlib.sha256("".join(documents).encode()).hexdigest(),
+    }
+
+
+def _in_units(chosen: Sequence[Candidate], wanted: Amount) -> dict[str, int]:
+    if wanted.unit == DOCUMENTS:
+        return {}
+    return {wanted.unit: sum(candidate.amount for candidate in chosen)}

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict
 class Record(BaseModel):
     """Base of everything that is written to the structured dataset: unknown keys are kept."""
 
-    model_config = ConfigDict(extra="allow")
+    # Metadata may hold NaN and Infinity, as Python's own JSON does: null would not be exact.
+    model_config = ConfigDict(extra="allow", ser_json_inf_nan="constants")
 
 
 class FeatureSet(Record):
