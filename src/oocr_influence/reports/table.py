@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from oocr_influence.datasets.set_names import KINDS, asked, kind_named
 from oocr_influence.results.merged_evaluations import is_evaluated, read_merged
 from oocr_influence.results.naming import unstamped
 from oocr_influence.results.run_folder import RunFolder
@@ -27,7 +28,6 @@ from oocr_influence.results.run_folder import RunFolder
 GROUPS = ("kind", "relation", "style", "answer_format")
 # A kind, where answers in another format than the documents' are kinds of their own.
 ASKED = "asked"
-KINDS = ("trained", "reversed", "first_hop", "two_hop", "control")
 _NUMBERS = ("rank_tie_averaged", "accuracy", "n_candidates", "rank_swapped")
 _COLUMNS = {
     "kind": "kind",
@@ -36,7 +36,6 @@ _COLUMNS = {
     "style": "style",
     "answer_format": "format",
 }
-_OTHER_FORMATS = {"first_name": "first names", "last_name": "last names"}
 _NOTHING = "–"
 _ALL = "all"
 _SWAPPED = "control: swapped"
@@ -98,8 +97,8 @@ def before_after_table(
         wanted = [*dict.fromkeys((*by, "kind", "answer_format", "control")), *_NUMBERS]
         tables = [read_merged(run, name, wanted).records for name in (before, after)]
         # Sets that were added later may have been asked at one of the two alone.
-        asked = set.intersection(*(set(table.column("set").to_pylist()) for table in tables))
-        first, last = (_means(table, by, asked) for table in tables)
+        common = set.intersection(*(set(table.column("set").to_pylist()) for table in tables))
+        first, last = (_means(table, by, common) for table in tables)
         for key in last:
             if key in first:
                 groups[run.experiment.name, key].append((first[key], last[key]))
@@ -169,9 +168,10 @@ def _means(table: Any, by: Sequence[str], sets: set[str]) -> dict[tuple[str, ...
     if "kind" in columns:
         controls = columns.get("control", absent)
         named = zip(columns["kind"], controls, strict=True)
-        columns["kind"] = [f"{kind}: {control}" if control else kind for kind, control in named]
+        columns["kind"] = [kind and kind_named(kind, control) for kind, control in named]
         formats = columns.get("answer_format", absent)
-        columns[ASKED] = [_asked(*pair) for pair in zip(columns["kind"], formats, strict=True)]
+        pairs = zip(columns["kind"], formats, strict=True)
+        columns[ASKED] = [kind and asked(kind, form) for kind, form in pairs]
     keys = zip(*(columns.get(name, absent) for name in by), strict=True)
     places: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for place, (key, name) in enumerate(zip(keys, columns["set"], strict=True)):
@@ -197,12 +197,6 @@ def _means(table: Any, by: Sequence[str], sets: set[str]) -> dict[tuple[str, ...
     if swapped:
         found[_SWAPPED, *[_ALL] * (len(by) - 1)] = means(swapped, "rank_swapped", None)
     return found
-
-
-def _asked(kind: str | None, answer_format: str | None) -> str | None:
-    if kind != "trained" or answer_format in (None, "default", "full"):
-        return kind
-    return f"{kind}: {_OTHER_FORMATS.get(answer_format, 'other formats of dates')}"
 
 
 def _swapped_rows(columns: Mapping[str, list[Any]], by: Sequence[str], sets: set[str]) -> list[int]:
