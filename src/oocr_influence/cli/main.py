@@ -23,6 +23,7 @@ COMMANDS = {
     "cleanup": ("CleanupArguments", "delete extra and incomplete runs (lists first)"),
     "export": ("ExportArguments", "plain weights of a checkpoint; runs in the earlier form"),
     "table": ("TableArguments", "what models answer, before and after"),
+    "results": ("ResultsArguments", "everything that runs answered, in SQL, CSV or Parquet"),
     "replicate": ("ReplicateArguments", "the seed's four experiments, from datasets to table"),
 }
 

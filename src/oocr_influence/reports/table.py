@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from oocr_influence.datasets.set_names import KINDS, asked, kind_named
+from oocr_influence.reports.results_text import aligned
 from oocr_influence.results.merged_evaluations import is_evaluated, read_merged
 from oocr_influence.results.naming import unstamped
 from oocr_influence.results.run_folder import RunFolder
@@ -117,7 +118,7 @@ def render_text(rows: Sequence[Row]) -> str:
     """The table for a terminal: a block an experiment, columns aligned."""
     blocks = []
     for title, header, lines in _blocks(rows):
-        blocks.append("\n".join([title, *_aligned([header, *lines])]))
+        blocks.append("\n".join([title, *aligned([header, *lines])]))
     return "\n\n".join(blocks) if blocks else "no run has both evaluations"
 
 
@@ -143,17 +144,7 @@ def render_overview(rows: Sequence[Row]) -> str:
         found = (cells.get((group, name)) for name in names)
         ranks = (_change(row.rank_before, row.rank_after) if row else _NOTHING for row in found)
         lines.append([" ".join(value for _, value in group), *ranks])
-    return "\n".join(_aligned([header, *lines]))
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as wide as their widest cell, a rule under the first line."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    first, *others = (
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-    return [first, "-" * (sum(widths) + 2 * len(widths) - 2), *others]
+    return "\n".join(aligned([header, *lines]))
 
 
 def _lacks(run: RunFolder, *names: str) -> bool:
