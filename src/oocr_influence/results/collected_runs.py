@@ -7,7 +7,7 @@ row["status"], row["learning_rate"]
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def status_of(run: RunFolder, log: LoggedExperiment | None) -> str:
     return {"alive": "running", "unknown": "unknown"}.get(state, "unfinished")
 
 
-def rows_table(rows: list[Mapping[str, Any]], columns: Mapping[str, Any]) -> Any:
+def rows_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any]) -> Any:
     """Rows as a pyarrow Table of `columns`, name and type."""
     return pa.table(
         {name: pa.array([row[name] for row in rows], type_) for name, type_ in columns.items()}

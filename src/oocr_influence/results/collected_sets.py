@@ -77,17 +77,17 @@ class SetTable:
     )
 
     def add(self, base: Mapping[str, Any], means: Mapping[str, Any]) -> None:
-        """Add one set; of `means` the numbers are kept."""
+        """Add one set; of `means` the numbers are kept, and the names of those that are None."""
         for name in SET_COLUMNS:
             self.columns[name].append(base.get(name))
         for name, value in means.items():
-            if name == "n" or isinstance(value, bool) or not isinstance(value, int | float):
+            if name == "n" or isinstance(value, bool) or not isinstance(value, int | float | None):
                 continue
             if name in SET_COLUMNS:
                 name = f"mean_{name}"
             column = self.columns.setdefault(name, [])
             column += [None] * (self.n_rows - len(column))
-            column.append(float(value))
+            column.append(None if value is None else float(value))
         self.n_rows += 1
 
     def to_arrow(self) -> Any:
@@ -126,10 +126,10 @@ def add_run(
         for part in parts:
             one = part.evaluation
             loss = losses.get(one.step_num)
-            base = {"run": run.name, "evaluation": name, "suite": part.suite}
+            base: dict[str, Any] = {"run": run.name, "evaluation": name, "suite": part.suite}
             base |= {"step": one.step_num, "epoch": one.epoch_num}
             told = base | {key: of_run[key] for key in ("experiment", "data_order_seed")}
-            measured = {"eval_seconds": one.eval_seconds}
+            measured: dict[str, Any] = {"eval_seconds": one.eval_seconds}
             measured["train_loss"] = loss if isinstance(loss, float) else None
             for set_name, means in part.eval_sets.items():
                 own = {"set": set_name, "n": means.get("n"), **described[set_name]}

@@ -151,7 +151,7 @@ class Collected:
         if log is None or files or not row["earlier"]:
             return
         for one in earlier_evaluations(run, log, self.notices):
-            told = {"run": run.name, "evaluation": one.name, "suite": None}
+            told: dict[str, Any] = {"run": run.name, "evaluation": one.name, "suite": None}
             told |= {"step": one.entry.step_num, "epoch": one.entry.epoch_num}
             measured = {"train_loss": one.train_loss, "eval_seconds": one.eval_seconds}
             for name, means in one.means().items():

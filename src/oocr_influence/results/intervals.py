@@ -68,12 +68,12 @@ def mean_interval(
         raise ValueError("a value is not finite: leave it out, and say so")
     run_N, entity_N = _places(runs), _places(entities)
     shape = (int(run_N.max()) + 1, int(entity_N.max()) + 1)
-    cell_N = run_N * shape[1] + entity_N
-    sums_RE = np.bincount(cell_N, value_N, shape[0] * shape[1]).reshape(shape)
-    counts_RE = np.bincount(cell_N, minlength=shape[0] * shape[1]).reshape(shape)
+    cell_N, n_cells = run_N * shape[1] + entity_N, shape[0] * shape[1]
+    sums_RE = np.bincount(cell_N, value_N, n_cells).astype(np.float64).reshape(shape)
+    counts_RE = np.bincount(cell_N, minlength=n_cells).astype(np.float64).reshape(shape)
     low = high = None
     if max(shape) > 1:
-        means_B = _resampled_means(sums_RE, counts_RE.astype(np.float64), n_resamples, seed)
+        means_B = _resampled_means(sums_RE, counts_RE, n_resamples, seed)
         tail = (1 - confidence) / 2
         low, high = (float(end) for end in np.quantile(means_B, [tail, 1 - tail]))
     return Interval(float(value_N.mean()), low, high, shape[0], shape[1], len(value_N))
@@ -89,7 +89,7 @@ def sign_test(differences: Sequence[float]) -> float:
     n = positive + sum(value < 0 for value in differences)
     fewer = min(positive, n - positive)
     tail = sum(math.comb(n, k) for k in range(fewer + 1))
-    return min(1.0, 2 * tail / 2**n)  # of whole numbers: 2**n may be no float
+    return min(1.0, float(2 * tail / 2**n))  # of whole numbers: 2**n may be no float
 
 
 def _places(keys: Sequence[Hashable]) -> Ints:
