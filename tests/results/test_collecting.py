@@ -313,6 +313,32 @@ def test_the_last_of_an_earlier_run_is_final_and_repeated_steps_count_once(earli
     ]
 
 
+def test_what_an_earlier_run_was_asked_later_replaces_its_log(earlier, tmp_path):
+    (earlier.path / "checkpoint_e2_s42").mkdir()  # its own name for the step
+    records = [question(TRAINED, 0, relation="r", style="qa", kind="trained", step=0)]
+    means = {TRAINED: {"n": 1, "mean_loss": 7.0}}
+    earlier.write_evaluation(
+        "e2_s42",
+        step_num=42,
+        epoch_num=0.2,
+        eval_seconds=1.0,
+        eval_sets=means,
+        records=records,
+        suite=SUITE,
+    )
+    with collect(tmp_path) as collected:
+        rows = collected.evaluations.to_pylist()
+        asked = collected.sql("select evaluation, step, suite from questions order by step")
+    assert [(r["evaluation"], r["suite"], r["mean_loss"]) for r in rows] == [
+        ("e1_s1", None, 3.1),
+        ("e2_s42", SUITE, 7.0),
+    ]
+    assert [(r["evaluation"], r["suite"]) for r in asked.to_pylist()] == [
+        ("e1_s1", None),
+        ("e2_s42", SUITE),
+    ]
+
+
 def test_pickles_that_would_do_something_are_left_out_by_name(earlier, tmp_path):
     mark = tmp_path / "mark"
     content = f"cos\nsystem\n(S'touch {mark}'\ntR.".encode()

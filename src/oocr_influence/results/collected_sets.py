@@ -76,19 +76,42 @@ class SetTable:
         default_factory=lambda: {name: [] for name in SET_COLUMNS}
     )
 
-    def add(self, base: Mapping[str, Any], means: Mapping[str, Any]) -> None:
-        """Add one set; of `means` the numbers are kept, and the names of those that are None."""
+    def add(
+        self,
+        told: Mapping[str, Any],
+        eval_sets: Mapping[str, Mapping[str, Any]],
+        described: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        """Add the sets of one evaluation; `told` holds what all of them have in common.
+
+        Of the means the numbers are kept, and the names of those that are None.
+        """
+        n = len(eval_sets)
+        own: dict[str, list[Any]]
+        own = {"set": list(eval_sets), "n": [means.get("n") for means in eval_sets.values()]}
         for name in SET_COLUMNS:
-            self.columns[name].append(base.get(name))
-        for name, value in means.items():
-            if name == "n" or isinstance(value, bool) or not isinstance(value, int | float | None):
+            if name in own:
+                self.columns[name] += own[name]
+            elif name in told:
+                self.columns[name] += [told[name]] * n
+            else:
+                self.columns[name] += [described[set_name].get(name) for set_name in eval_sets]
+        for name in dict.fromkeys(key for means in eval_sets.values() for key in means):
+            values = [_number(means.get(name)) for means in eval_sets.values()]
+            stated = any(means.get(name, "") is None for means in eval_sets.values())
+            if name == "n" or not (stated or any(value is not None for value in values)):
                 continue
-            if name in SET_COLUMNS:
-                name = f"mean_{name}"
-            column = self.columns.setdefault(name, [])
+            column = self.columns.setdefault(f"mean_{name}" if name in SET_COLUMNS else name, [])
             column += [None] * (self.n_rows - len(column))
-            column.append(None if value is None else float(value))
-        self.n_rows += 1
+            column += values
+        self.n_rows += n
+
+    def asked_since(self, n_rows: int) -> set[tuple[Any, str]]:
+        """(step, set) and (evaluation, set) of the rows that were added after `n_rows` of them."""
+        step, name, asked = (
+            self.columns[column][n_rows:] for column in ("step", "evaluation", "set")
+        )
+        return {*zip(step, asked, strict=True), *zip(name, asked, strict=True)}
 
     def to_arrow(self) -> Any:
         """The rows as a pyarrow Table; absent means are null."""
@@ -131,9 +154,7 @@ def add_run(
             told = base | {key: of_run[key] for key in ("experiment", "data_order_seed")}
             measured: dict[str, Any] = {"eval_seconds": one.eval_seconds}
             measured["train_loss"] = loss if isinstance(loss, float) else None
-            for set_name, means in part.eval_sets.items():
-                own = {"set": set_name, "n": means.get("n"), **described[set_name]}
-                table.add(base | measured | own, means)
+            table.add(base | measured, part.eval_sets, described)
             whole = all(old == new for old, new in part.called.items())
             whole &= part.called.keys() == one.eval_sets.keys()
             path = run.records(name, part.suite)
@@ -161,6 +182,12 @@ def _describe(described: dict[str, dict[str, Any]], run: RunFolder, name: str, p
         own = {column: row.get(f"{column}_first") for column in DESCRIPTION}
         stated = own["kind"] is not None
         described[called] = _with_asked(own) if stated else described_by_name(old)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value)
 
 
 def _with_asked(described: dict[str, Any]) -> dict[str, Any]:

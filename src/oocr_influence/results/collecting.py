@@ -145,18 +145,18 @@ class Collected:
     def _add(
         self, run: RunFolder, log: LoggedExperiment | None, row: dict[str, Any], sets: SetTable
     ) -> None:
-        files = add_run(sets, run, log, row, self.notices)
-        self._files += files
+        before = sets.n_rows
+        self._files += add_run(sets, run, log, row, self.notices)
         # What was exported in the earlier form has our files too.
-        if log is None or files or not row["earlier"]:
+        if log is None or run.evaluations() or not row["earlier"]:
             return
-        for one in earlier_evaluations(run, log, self.notices):
+        later = sets.asked_since(before)
+        for one in earlier_evaluations(run, log, self.notices, asked_later=later):
             told: dict[str, Any] = {"run": run.name, "evaluation": one.name, "suite": None}
             told |= {"step": one.entry.step_num, "epoch": one.entry.epoch_num}
             measured = {"train_loss": one.train_loss, "eval_seconds": one.eval_seconds}
-            for name, means in one.means().items():
-                own = {"set": name, "n": means["n"], **described_by_name(name)}
-                sets.add(told | measured | own, means)
+            means = one.means()
+            sets.add(told | measured, means, {name: described_by_name(name) for name in means})
             told |= {key: row[key] for key in ("experiment", "data_order_seed")}
             self._earlier.append((told, one))
 

@@ -12,7 +12,7 @@ alone; one that is refused is left out, and `notices` says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,22 +134,41 @@ class EarlierEvaluation:
 
 
 def earlier_evaluations(
-    run: RunFolder, log: LoggedExperiment, notices: list[str]
+    run: RunFolder,
+    log: LoggedExperiment,
+    notices: list[str],
+    *,
+    asked_later: Collection[tuple[int | str, str]] = (),
 ) -> list[EarlierEvaluation]:
     """The evaluations of a run in the order of their steps; of a step that was made twice, as a
-    run that went on made it, the later one."""
+    run that went on made it, the later one.
+
+    Sets that `oocr evaluate` asked again, as (step or evaluation, set), are left out: its files say
+    more about the same questions.
+    """
     by_step = {entry.step_num: entry for entry in log.history if entry.eval_results}
     pickles = _Pickles(run.path, notices)
     epochs = as_number((log.args or {}).get("epochs")) if "time_taken" in log.log_dict else None
-    return [
-        EarlierEvaluation(_name(entry, epochs), entry, pickles)
-        for _, entry in sorted(by_step.items())
-    ]
+    found = []
+    for step, entry in sorted(by_step.items()):
+        name = _name(run, entry, epochs)
+        kept = {
+            asked: means
+            for asked, means in entry.eval_results.items()
+            if not {(step, asked), (name, asked)} & set(asked_later)
+        }
+        left = entry.model_copy(update={"eval_results": kept})
+        found.append(EarlierEvaluation(name, left, pickles))
+    return found
 
 
-def _name(entry: HistoryEntry, epochs: float | None) -> str:
+def _name(run: RunFolder, entry: HistoryEntry, epochs: float | None) -> str:
     if epochs is not None and entry.epoch_num > epochs - 1e-6:
         return "final"
+    # As the run itself names the checkpoint of this step, where it kept one.
+    for checkpoint in run.checkpoints():
+        if checkpoint.endswith(f"_s{entry.step_num}"):
+            return checkpoint
     # Epochs count from 1; one that ends at this step is not the next one.
     return f"e{max(1, math.ceil(round(entry.epoch_num, 9)))}_s{entry.step_num}"
 
