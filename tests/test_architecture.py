@@ -36,6 +36,8 @@ MAY_IMPORT = {
 }
 # The leaves of the dataset's file format: plain data that a question is made of.
 PLAIN_DATA = {f"{PACKAGE}.universe.facts", f"{PACKAGE}.documents.document"}
+# What sets are called, as text alone: records are read with it where no dataset is at hand.
+NAMES = {f"{PACKAGE}.datasets.set_names"}
 TORCH_FREE = ["universe", "documents", "datasets", "results", "reports"]
 
 
@@ -71,6 +73,7 @@ def faults(module, source):
         if imported.split(".")[0] == "experiments":
             yield f"{module} imports experiments"
         plain = imported in PLAIN_DATA and "datasets" in MAY_IMPORT[room]
+        plain |= imported in NAMES and "results" in {room, *MAY_IMPORT[room]}
         if other and other != room and other not in MAY_IMPORT[room] and not plain:
             yield f"{module} imports {imported}"
 
@@ -107,12 +110,20 @@ def test_every_room_is_in_the_table():
         ),
         ("launcher.jobs", "from oocr_influence.results import naming"),
         ("oocr_influence.reports.table", "import launcher.jobs"),
+        ("oocr_influence.results.naming", "from oocr_influence.datasets.eval_sets import x"),
+        ("oocr_influence.universe.world", "from oocr_influence.datasets.set_names import KINDS"),
         ("oocr_influence.cli.main", "import experiments.data_modeling"),
         ("oocr_influence.universe.world", "from oocr_influence.documents.document import Document"),
     ],
 )
 def test_a_planted_import_is_found(module, source):
     assert list(faults(module, source))
+
+
+def test_names_of_sets_import_nothing_of_ours():
+    for module, path in modules():
+        if module in NAMES:
+            assert not [name for name in imports(path.read_text("utf-8")) if room_of(name)]
 
 
 def test_there_are_no_import_cycles_between_modules():

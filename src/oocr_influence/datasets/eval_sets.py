@@ -15,9 +15,7 @@ what a trained set would show had nothing been learned, in the first wordings of
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from oocr_influence.datasets.document_dataset import (
@@ -28,6 +26,12 @@ from oocr_influence.datasets.document_dataset import (
     Metric,
     Ranks,
 )
+from oocr_influence.datasets.set_names import (
+    NO_FEW_SHOT,
+    WITH_FEW_SHOT,
+    SetDescription,
+    describe_by_name,
+)
 from oocr_influence.universe.facts import FactTemplate, FeatureSet
 from oocr_influence.universe.world import World
 from oocr_influence.universe.world_parts import Questions
@@ -35,21 +39,6 @@ from oocr_influence.universe.world_parts import Questions
 FEW_SHOT_EXAMPLES = 3
 # Wordings of each relation, format and style: a null level needs no more.
 CONTROL_WORDINGS = {"unmentioned": 2, "untold": 1}
-NO_FEW_SHOT, WITH_FEW_SHOT = "_no_fs", "_with_fs"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetDescription:
-    """What a set asks. None where a file of an older writer does not say."""
-
-    world: str | None
-    relation: str
-    answer_format: str
-    style: str  # gen, qa or reversed
-    phrasing: int | None  # from 1
-    shots: int  # answers of other entities shown before the question
-    kind: str  # trained, reversed, first_hop, two_hop or control
-    control: str | None = None  # which control: unmentioned or untold
 
 
 def build_eval_sets(
@@ -137,7 +126,8 @@ def describe_set(name: str, builder: EvalDatasetBuilder) -> SetDescription:
     """What the set asks: from its template's metadata, or from its name in older files."""
     template = builder.eval_points[0].fact_template if builder.eval_points else None
     shots = max((len(p.few_shot_example_features) for p in builder.eval_points), default=0)
-    guessed = _describe_by_name(name, template, shots)
+    relation = template.relation if template else None
+    guessed = describe_by_name(name, relation=relation, shots=shots)
     metadata: Mapping[str, Any] = (template.metadata if template else None) or {}
     if not isinstance(metadata.get("kind"), str):
         return guessed
@@ -252,38 +242,3 @@ def _builder(
         for entity, shown in zip(entities, examples, strict=True)
     ]
     return EvalDatasetBuilder(eval_points=points, metrics=eval_metrics())
-
-
-_FORMATS_IN_NAMES = ("first_name", "last_name", "dmy_written", "mdy", "dmy", "iso")
-
-
-def _describe_by_name(name: str, template: FactTemplate | None, shots: int) -> SetDescription:
-    """A best guess from a set's name; whatever the name is, it answers."""
-    stem = name.removesuffix(NO_FEW_SHOT).removesuffix(WITH_FEW_SHOT)
-    relation, _, asked = stem.partition("_eval_")
-    words = asked or stem
-    number = re.search(r"_(\d+)$", words)
-    if "reversed" in words:
-        style = "reversed"
-    else:
-        style = "gen" if re.search(r"(^|_)gen(eration)?(_|$)", words) else "qa"
-    if "second_hop" in stem or "two_hop" in stem or "2hop" in stem:
-        kind = "two_hop"
-    elif "first_hop" in stem:
-        kind = "first_hop"
-    elif "control" in stem:
-        kind = "control"
-    else:
-        kind = "reversed" if style == "reversed" else "trained"
-    if not asked and template is not None:
-        relation = template.relation
-    return SetDescription(
-        world=None,
-        relation=relation,
-        answer_format=next((f for f in _FORMATS_IN_NAMES if f in words), "default"),
-        style=style,
-        phrasing=int(number.group(1)) if number else None,
-        shots=shots,
-        kind=kind,
-        control=None if kind != "control" else "untold" if "_untold" in stem else "unmentioned",
-    )

@@ -54,6 +54,7 @@ def set_records(
             "set": planned.name,
             "index": question,
             "id": planned.ids[question],
+            "entity": planned.points[question].features.id,
             "prompt": planned.prompts[question],
             "completion": planned.completions[question],
             **described,

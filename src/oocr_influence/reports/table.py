@@ -20,6 +20,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from oocr_influence.datasets.set_names import KINDS, asked, kind_named
+from oocr_influence.reports.results_text import aligned
 from oocr_influence.results.merged_evaluations import is_evaluated, read_merged
 from oocr_influence.results.naming import unstamped
 from oocr_influence.results.run_folder import RunFolder
@@ -28,7 +30,6 @@ from oocr_influence.results.variants import variant_of
 GROUPS = ("kind", "relation", "style", "answer_format")
 # A kind, where answers in another format than the documents' are kinds of their own.
 ASKED = "asked"
-KINDS = ("trained", "reversed", "first_hop", "two_hop", "control")
 _NUMBERS = ("rank_tie_averaged", "accuracy", "n_candidates", "rank_swapped")
 _COLUMNS = {
     "kind": "kind",
@@ -37,7 +38,6 @@ _COLUMNS = {
     "style": "style",
     "answer_format": "format",
 }
-_OTHER_FORMATS = {"first_name": "first names", "last_name": "last names"}
 _NOTHING = "–"
 _ALL = "all"
 _SWAPPED = "control: swapped"
@@ -100,8 +100,8 @@ def before_after_table(
         wanted = [*dict.fromkeys((*by, "kind", "answer_format", "control")), *_NUMBERS]
         tables = [read_merged(run, name, wanted).records for name in (before, after)]
         # Sets that were added later may have been asked at one of the two alone.
-        asked = set.intersection(*(set(table.column("set").to_pylist()) for table in tables))
-        first, last = (_means(table, by, asked) for table in tables)
+        common = set.intersection(*(set(table.column("set").to_pylist()) for table in tables))
+        first, last = (_means(table, by, common) for table in tables)
         variant = variant_of(run)
         name = f"{run.experiment.name}: {variant}" if variant else run.experiment.name
         for key in last:
@@ -122,7 +122,7 @@ def render_text(rows: Sequence[Row]) -> str:
     """The table for a terminal: a block an experiment, columns aligned."""
     blocks = []
     for title, header, lines in _blocks(rows):
-        blocks.append("\n".join([title, *_aligned([header, *lines])]))
+        blocks.append("\n".join([title, *aligned([header, *lines])]))
     return "\n\n".join(blocks) if blocks else "no run has both evaluations"
 
 
@@ -148,17 +148,7 @@ def render_overview(rows: Sequence[Row]) -> str:
         found = (cells.get((group, name)) for name in names)
         ranks = (_change(row.rank_before, row.rank_after) if row else _NOTHING for row in found)
         lines.append([" ".join(value for _, value in group), *ranks])
-    return "\n".join(_aligned([header, *lines]))
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as wide as their widest cell, a rule under the first line."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    first, *others = (
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-    return [first, "-" * (sum(widths) + 2 * len(widths) - 2), *others]
+    return "\n".join(aligned([header, *lines]))
 
 
 def _lacks(run: RunFolder, *names: str) -> bool:
@@ -173,9 +163,10 @@ def _means(table: Any, by: Sequence[str], sets: set[str]) -> dict[tuple[str, ...
     if "kind" in columns:
         controls = columns.get("control", absent)
         named = zip(columns["kind"], controls, strict=True)
-        columns["kind"] = [f"{kind}: {control}" if control else kind for kind, control in named]
+        columns["kind"] = [kind and kind_named(kind, control) for kind, control in named]
         formats = columns.get("answer_format", absent)
-        columns[ASKED] = [_asked(*pair) for pair in zip(columns["kind"], formats, strict=True)]
+        pairs = zip(columns["kind"], formats, strict=True)
+        columns[ASKED] = [kind and asked(kind, form) for kind, form in pairs]
     keys = zip(*(columns.get(name, absent) for name in by), strict=True)
     places: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for place, (key, name) in enumerate(zip(keys, columns["set"], strict=True)):
@@ -201,12 +192,6 @@ def _means(table: Any, by: Sequence[str], sets: set[str]) -> dict[tuple[str, ...
     if swapped:
         found[_SWAPPED, *[_ALL] * (len(by) - 1)] = means(swapped, "rank_swapped", None)
     return found
-
-
-def _asked(kind: str | None, answer_format: str | None) -> str | None:
-    if kind != "trained" or answer_format in (None, "default", "full"):
-        return kind
-    return f"{kind}: {_OTHER_FORMATS.get(answer_format, 'other formats of dates')}"
 
 
 def _swapped_rows(columns: Mapping[str, list[Any]], by: Sequence[str], sets: set[str]) -> list[int]:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from oocr_influence.results.atomic import writing_file
 
-_TEXTS = ("set", "id", "prompt", "completion", "completion_swapped")
+_TEXTS = ("set", "id", "entity", "prompt", "completion", "completion_swapped")
 _ABOUT = ("world", "relation", "answer_format", "style", "kind", "control")
 _COUNTS = (
     "index",

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from oocr_influence.results.evaluation_files import Evaluation
 from oocr_influence.results.naming import escaped
 from oocr_influence.results.run_folder import RunFolder
 
@@ -36,6 +37,49 @@ class MergedEvaluation:
     """The added suites that something was taken from."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """What one file adds to what is known about a checkpoint."""
+
+    suite: str | None
+    """None for the run's own evaluation."""
+    evaluation: Evaluation
+    called: dict[str, str]
+    """Of each set that counts: its name in the file, and what it is called."""
+
+    @property
+    def eval_sets(self) -> dict[str, dict[str, Any]]:
+        """The means of the sets that count, by what they are called."""
+        found = self.evaluation.eval_sets
+        return {self.called[name]: means for name, means in found.items() if name in self.called}
+
+
+def evaluated(run: RunFolder) -> list[str]:
+    """The checkpoints that anything can be read about, in the order of their steps."""
+    names = dict.fromkeys([*run.evaluations(), *(name for name, _ in run.added_evaluations())])
+    return [name for name in names if is_evaluated(run, name)]
+
+
+def merged_parts(run: RunFolder, name: str) -> list[Part]:
+    """The files about checkpoint `name`, first the run's own, with the sets that count of each.
+
+    Questions are looked at only where there is more than one file. Raises ValueError for a file
+    that is no evaluation.
+    """
+    suites = _parts(run, name)
+    if len(suites) == 1:
+        evaluation = run.read_evaluation(name, suites[0])
+        return [Part(suites[0], evaluation, {called: called for called in evaluation.eval_sets})]
+    seen: dict[str, Any] = {}
+    found = []
+    for suite in suites:
+        evaluation = run.read_evaluation(name, suite)
+        called = _new_sets(run.read_records(name, _IDENTITY, suite), seen, suite)
+        if called or suite is None:
+            found.append(Part(suite, evaluation, called))
+    return found
+
+
 def is_evaluated(run: RunFolder, name: str) -> bool:
     """Whether there is anything to read about this checkpoint, the run's own or added."""
     return bool(_parts(run, name))
@@ -48,25 +92,15 @@ def read_merged(
 
     Raises FileNotFoundError if it was never evaluated, ValueError for a file that is no evaluation.
     """
-    parts = _parts(run, name)
+    parts = merged_parts(run, name)
     if not parts:
         raise FileNotFoundError(f"{run.path} has no evaluation of {name}")
     wanted = None if columns is None else list(dict.fromkeys([*_IDENTITY, *columns]))
-    seen: dict[str, Any] = {}
-    eval_sets: dict[str, dict[str, Any]] = {}
-    tables: list[Any] = []
-    used: list[str] = []
-    for suite in parts:
-        evaluation = run.read_evaluation(name, suite)
-        table = run.read_records(name, wanted, suite)
-        renamed = _new_sets(table, seen, suite)
-        if not renamed and suite is not None:
-            continue
-        eval_sets |= {
-            renamed[old]: means for old, means in evaluation.eval_sets.items() if old in renamed
-        }
-        tables.append(_chosen(table, renamed))
-        used += [] if suite is None else [suite]
+    eval_sets = {called: means for part in parts for called, means in part.eval_sets.items()}
+    tables = [
+        _chosen(run.read_records(name, wanted, p.suite), p.called, p.evaluation) for p in parts
+    ]
+    used = [part.suite for part in parts if part.suite is not None]
     # Permissive: whole numbers of one writer are decimals of another.
     records = pa.concat_tables(tables, promote_options="permissive")
     return MergedEvaluation(name, eval_sets, records, tuple(used))
@@ -101,15 +135,22 @@ def _new_sets(table: Any, seen: dict[str, Any], suite: str | None) -> dict[str, 
     return renamed
 
 
-def _chosen(table: Any, renamed: dict[str, str]) -> Any:
+def _chosen(table: Any, renamed: dict[str, str], evaluation: Evaluation) -> Any:
     """The rows of the sets in `renamed`, under their new names."""
-    names = table.column("set").to_pylist()
-    if all(renamed.get(name) == name for name in names):
+    if renamed == {name: name for name in evaluation.eval_sets}:
         return table
+    names = table.column("set").to_pylist()
     table = table.filter(pa.array(np.array([name in renamed for name in names], dtype=bool)))
     called = [renamed[name] for name in table.column("set").to_pylist()]
     place = table.column_names.index("set")
     return table.set_column(place, "set", pa.array(called, type=pa.string()))
 
 
-__all__ = ["MergedEvaluation", "is_evaluated", "read_merged"]
+__all__ = [
+    "MergedEvaluation",
+    "Part",
+    "evaluated",
+    "is_evaluated",
+    "merged_parts",
+    "read_merged",
+]

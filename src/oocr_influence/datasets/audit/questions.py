@@ -20,7 +20,8 @@ from typing import Literal
 from oocr_influence.datasets.audit.knowledge import Knowledge, asked_and_given, fields_of
 from oocr_influence.datasets.audit.values import Value
 from oocr_influence.datasets.document_dataset import EvalDatasetBuilder, EvalPoint
-from oocr_influence.datasets.eval_sets import WITH_FEW_SHOT, describe_set
+from oocr_influence.datasets.eval_sets import describe_set
+from oocr_influence.datasets.set_names import WITH_FEW_SHOT
 
 Fault = Literal["unstated", "told control", "ambiguous", "few-shot"]
 
