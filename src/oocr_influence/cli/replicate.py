@@ -19,6 +19,7 @@ from oocr_influence.cli.arguments import INTERRUPTED, CommandArguments, UsageErr
 from oocr_influence.cli.data_modeling import DataModelingArgs
 from oocr_influence.cli.disk import check_disk, gigabytes, reserve_disk
 from oocr_influence.cli.experiment import Execution, Experiment, run_experiments
+from oocr_influence.cli.generate_options import GenerateArguments
 from oocr_influence.documents.pretraining import MAX_CHARS
 from oocr_influence.reports.table import ASKED, before_after_table, render_overview
 from oocr_influence.results.finding import find_runs
@@ -137,7 +138,7 @@ def _dataset(args: ReplicateArguments, world: str, scale: Scale) -> Path:
         print(f"{path} is there and is used as it is")
         return path
     generate.main(
-        generate.GenerateArguments(
+        GenerateArguments(
             world=world,
             docs_per_fact=scale.docs_per_fact,
             pretraining_docs=scale.pretraining_docs,

@@ -1,6 +1,6 @@
 """Texts that say the same in nearly the same words: the Jaccard index of their 5-grams of words.
 
-    seen = NearDuplicates()
+    seen = NearDuplicates(texts=about_to_come)
     seen.find(text)          # an earlier text that is too much like it, or None
     seen.add(text)
 
@@ -8,18 +8,20 @@ Exact, and without comparing all with all (prefix filtering; Chaudhuri, Ganti an
 Primitive Operator for Similarity Joins in Data Cleaning"). Two sets with a Jaccard index of at
 least t share at least s = ceil(t·|x|) elements. So their k-th shared element, in one common order,
 is among the first |x| - s + k of each, and texts whose prefixes share fewer than k elements need
-not be compared. With k = 1 a common turn of phrase would have most texts compared.
+not be compared. With k = 1 a common turn of phrase would have most texts compared. Any common order
+finds the same; where the texts are known beforehand, rare 5-grams come first, and few are shared.
 """
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import math
-import re
-from collections import Counter, defaultdict
+from array import array
+from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
+
+from oocr_influence.documents.grams import gram_digests, word_digests
 
 THRESHOLD = 0.5
 N = 5  # words
@@ -27,28 +29,33 @@ SHARED = 8  # the k above
 
 
 class NearDuplicates:
-    """The texts so far; `threshold` is the least Jaccard index that counts as the same."""
+    """The texts so far; `threshold` is the least Jaccard index that counts as the same.
 
-    def __init__(self, threshold: float = THRESHOLD) -> None:
+    `texts`: what will be looked at, or most of it. It makes finding fast and changes no answer.
+    """
+
+    def __init__(self, threshold: float = THRESHOLD, texts: Sequence[str] = ()) -> None:
         self._threshold = threshold
         self._texts: list[str] = []
         self._grams: list[np.ndarray] = []
-        self._places: dict[int, list[int]] = defaultdict(list)  # gram of a prefix -> its texts
+        self._places: dict[int, array[int]] = defaultdict(lambda: array("I"))
+        self._known, self._counts = _frequencies(texts)
 
     def find(self, text: str) -> str | None:
         """The first added text with a Jaccard index of at least the threshold."""
-        grams = _grams(text)
-        shared = Counter(
-            itertools.chain.from_iterable(self._places.get(g, ()) for g in self._prefix(grams))
-        )
+        grams = five_grams(text)
+        places = [self._places[g] for g in self._prefix(grams) if g in self._places]
+        if not places:
+            return None
+        shared = np.bincount(np.concatenate([np.frombuffer(p, np.uintc) for p in places]))
         fewest = min(SHARED, self._least_overlap(grams))
-        for place in sorted(place for place, n in shared.items() if n >= fewest):
-            if _jaccard(grams, self._grams[place]) >= self._threshold:
+        for place in np.flatnonzero(shared >= fewest).tolist():
+            if jaccard(grams, self._grams[place]) >= self._threshold:
                 return self._texts[place]
         return None
 
     def add(self, text: str) -> None:
-        grams = _grams(text)
+        grams = five_grams(text)
         for gram in self._prefix(grams):
             self._places[gram].append(len(self._texts))
         self._texts.append(text)
@@ -58,18 +65,29 @@ class NearDuplicates:
         return math.ceil(self._threshold * len(grams) - 1e-9)  # 0.7 · 10 is a little above 7
 
     def _prefix(self, grams: np.ndarray) -> list[int]:
-        prefix: list[int] = grams[: len(grams) - self._least_overlap(grams) + SHARED].tolist()
+        n = len(grams) - self._least_overlap(grams) + SHARED
+        if len(self._known):
+            at = np.minimum(np.searchsorted(self._known, grams), len(self._known) - 1)
+            counts = np.where(self._known[at] == grams, self._counts[at], 0)
+            # Stable: grams come sorted, so that equally rare ones have one order everywhere.
+            grams = grams[np.argsort(counts, kind="stable")]
+        prefix: list[int] = grams[:n].tolist()
         return prefix
 
 
-def _grams(text: str) -> np.ndarray:
-    """The text's distinct 5-grams as sorted digests of 64 bits; a shorter text is one gram."""
-    words = re.findall(r"\w+", text.casefold())
-    grams = {" ".join(words[i : i + N]) for i in range(max(1, len(words) - N + 1))}
-    digests = [hashlib.blake2b(gram.encode(), digest_size=8).digest() for gram in grams]
-    return np.unique(np.frombuffer(b"".join(digests), dtype="<u8"))
+def five_grams(text: str) -> np.ndarray:
+    """The digests of the text's distinct 5-grams, sorted; a shorter text is one gram."""
+    return np.unique(gram_digests(word_digests(text), N))
 
 
-def _jaccard(a: np.ndarray, b: np.ndarray) -> float:
+def jaccard(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two sets as sorted arrays."""
     shared = len(np.intersect1d(a, b, assume_unique=True))
     return shared / (len(a) + len(b) - shared)
+
+
+def _frequencies(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Every 5-gram of the texts, sorted, and in how many of them it is."""
+    if not texts:
+        return np.empty(0, np.uint64), np.empty(0, np.int64)
+    return np.unique(np.concatenate([five_grams(text) for text in texts]), return_counts=True)
