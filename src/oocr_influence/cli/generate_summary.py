@@ -43,8 +43,8 @@ def _diversity(metadata: dict[str, Any]) -> list[str]:
     near = found["near_duplicates"]
     lines = [
         f"documents of {words['least']} to {words['most']} words, {words['mean']:.0f} on average, "
-        f"in {found['kinds']} kinds ({kinds['mean']:.0f} a fact), {found['first_person']:.0%} in the "
-        "first person",
+        f"in {found['kinds']} kinds ({kinds['mean']:.0f} a fact), "
+        f"{found['first_person']:.0%} in the first person",
         f"distinct in a fact's documents: {distinct}",
     ]
     overlaps = found["jaccard_5"]

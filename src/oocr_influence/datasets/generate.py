@@ -64,8 +64,8 @@ def generate_dataset(
     `distractor_docs` documents of each fact of the world's distractors follow; no set asks of them.
     `held_out_docs` further documents, spread evenly over the facts, are kept in the metadata for
     nobody to train: see `held_out.py`. `writer` (default: the offline one) may give fewer documents
-    than it is asked for; those it gives are trained before any is held out. `variety` is
-    the offline writer's. How much the documents of the facts differ is measured, whoever wrote them.
+    than it is asked for; those it gives are trained before any is held out. `variety` is the
+    offline writer's. How much the documents of the facts differ is measured, whoever wrote them.
     """
     if docs_per_fact < 0:
         raise ValueError(f"docs_per_fact is {docs_per_fact}; it is a number of documents")

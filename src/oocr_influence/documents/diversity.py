@@ -22,7 +22,7 @@ import numpy as np
 
 from oocr_influence.documents.document import SyntheticDocument
 from oocr_influence.documents.grams import gram_digests, word_digests
-from oocr_influence.documents.near_duplicates import THRESHOLD, N, NearDuplicates
+from oocr_influence.documents.near_duplicates import THRESHOLD, N, repeats
 
 SAMPLE = 500  # documents that are compared with all others
 _QUOTED = re.compile(r'"[^"\n]*"')
@@ -50,7 +50,7 @@ def measure(documents: Sequence[SyntheticDocument]) -> dict[str, Any]:
         "first_person": _mean(own_voice),
         **{f"distinct_{n}": _distinct(words, by_fact.values(), n) for n in (1, 2, 3)},
         "jaccard_5": _overlaps(words, by_fact),
-        "near_duplicates": {"threshold": THRESHOLD, "documents": _near_duplicates(texts)},
+        "near_duplicates": {"threshold": THRESHOLD, "documents": len(repeats(texts))},
     }
 
 
@@ -92,14 +92,6 @@ def _overlaps(words: Sequence[np.ndarray], by_fact: dict[str, list[int]]) -> dic
         "nearest": _spread(nearest),
         "same_fact": _spread(same_fact),
     }
-
-
-def _near_duplicates(texts: Sequence[str]) -> int:
-    seen, found = NearDuplicates(THRESHOLD, texts), 0
-    for text in texts:
-        found += seen.find(text) is not None
-        seen.add(text)
-    return found
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:

@@ -28,7 +28,7 @@ from oocr_influence.documents.composition import Composition
 from oocr_influence.documents.document import DocumentSpec, SyntheticDocument, document_id
 from oocr_influence.documents.draw import Draw, evenly_spread
 from oocr_influence.documents.grammar import Names, load_grammar
-from oocr_influence.documents.near_duplicates import NearDuplicates
+from oocr_influence.documents.near_duplicates import NearDuplicates, repeats
 from oocr_influence.documents.plan import Length, plan_of
 from oocr_influence.documents.sentences import SubjectNames
 from oocr_influence.documents.telling import WriterError, told
@@ -110,10 +110,12 @@ class OfflineWriter:
                 beside=beside,
             )
         written = [writers[fact.universe_id].write(fact, count) for fact, count in orders]
-        texts = [document.completion for documents in written for document in documents]
-        seen = NearDuplicates(self.variety.max_overlap, texts)
         self.redrawn = 0
-        for place, n in _in_turn(orders):
+        turn = list(_in_turn(orders))
+        if not repeats([written[p][n].completion for p, n in turn], self.variety.max_overlap):
+            return written
+        seen = NearDuplicates(self.variety.max_overlap)
+        for place, n in turn:
             fact = orders[place][0]
             if seen.find(written[place][n].completion) is not None:
                 self.redrawn += 1
