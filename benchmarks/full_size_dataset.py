@@ -61,7 +61,8 @@ def main() -> None:
         path = Path(folder) / "dataset.json"
         generate = (
             "from pathlib import Path\n"
-            "from oocr_influence.cli.generate import GenerateArguments, main\n"
+            "from oocr_influence.cli.generate import main\n"
+            "from oocr_influence.cli.generate_options import GenerateArguments\n"
             "main(GenerateArguments(output=Path(PATH)))"
         )
         rows = {"generate": [measure(generate, path)], **{name: [] for name in PARTS}, "pack": []}
