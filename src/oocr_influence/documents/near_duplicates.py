@@ -25,7 +25,7 @@ from oocr_influence.documents.grams import gram_digests, word_digests
 
 THRESHOLD = 0.5
 N = 5  # words
-SHARED = 32  # the k above
+SHARED = 128  # the k above
 
 
 class NearDuplicates:

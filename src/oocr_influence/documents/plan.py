@@ -9,7 +9,7 @@ from dataclasses import dataclass
 # "short", "long", a number of words ("300": within a tenth of it) or a range ("250-400").
 Length = str
 
-FEWEST_WORDS, MOST_WORDS = 50, 1500
+FEWEST_WORDS, MOST_WORDS = 65, 1500
 LEAST_WIDTH = 10  # words between the ends of a range
 LAST_SENTENCE = 30  # words by which the sentence that reaches the wanted number may pass it
 SHORT = 150  # words up to which a document is built like the short ones
