@@ -30,8 +30,8 @@ from typing import Any
 
 import torch
 
-from oocr_influence.cli.generate import GenerateArguments
 from oocr_influence.cli.generate import main as generate
+from oocr_influence.cli.generate_options import GenerateArguments
 from oocr_influence.cli.one_run import run_once
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.run_context import Control, RunStopped

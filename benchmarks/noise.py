@@ -25,8 +25,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from oocr_influence.cli.generate import GenerateArguments
 from oocr_influence.cli.generate import main as generate
+from oocr_influence.cli.generate_options import GenerateArguments
 from oocr_influence.results.finding import find_runs
 from oocr_influence.results.run_folder import RunFolder
 from oocr_influence.results.step_log import read_steps

@@ -29,7 +29,8 @@ from pathlib import Path
 ROUNDS = 5
 PRETRAINING_DOCS, DOCS_PER_FACT, CHARS = 11_000, 100, 5_000
 GENERATE = """
-from oocr_influence.cli.generate import GenerateArguments, main
+from oocr_influence.cli.generate import main
+from oocr_influence.cli.generate_options import GenerateArguments
 started, cpu_started = time.perf_counter(), time.process_time()
 main(GenerateArguments(**{arguments!r}))
 """

@@ -10,8 +10,8 @@ import pytest
 from oocr_influence.cli import dataset as dataset_commands
 from oocr_influence.cli.arguments import UsageError, parse
 from oocr_influence.cli.audit import AuditArguments, main
-from oocr_influence.cli.generate import GenerateArguments
 from oocr_influence.cli.generate import main as generate
+from oocr_influence.cli.generate_options import GenerateArguments
 from oocr_influence.datasets.document_dataset import document_keys, load_structured_dataset
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*more than once")

@@ -18,7 +18,8 @@ from llm_server import BROKEN, GARBAGE, RESET, SLOW, Server, completion, error
 
 from oocr_influence.cli import llm_asking, llm_patience
 from oocr_influence.cli.arguments import UsageError, parse
-from oocr_influence.cli.generate import GenerateArguments, main
+from oocr_influence.cli.generate import main
+from oocr_influence.cli.generate_options import GenerateArguments
 from oocr_influence.datasets.document_dataset import load_structured_dataset
 
 KEY = "sk-never-to-be-written"

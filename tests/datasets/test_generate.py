@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oocr_influence.cli.arguments import UsageError
-from oocr_influence.cli.generate import GenerateArguments, default_output, main
+from oocr_influence.cli.arguments import UsageError, parse
+from oocr_influence.cli.generate import default_output, main
+from oocr_influence.cli.generate_options import GenerateArguments
 from oocr_influence.datasets.document_dataset import load_structured_dataset
 from oocr_influence.datasets.generate import generate_dataset
 from oocr_influence.datasets.held_out import loss_samples
@@ -128,6 +129,59 @@ def test_the_default_name_is_the_one_that_the_experiments_expect():
         == "datasets/structured_dataset_death_dates_100_w_pretrain.json"
     )
     assert str(default_output("mayors", 5, 0)) == "datasets/structured_dataset_mayors_5.json"
+
+
+def test_settings_of_variety_are_recorded_and_reach_the_writer(tmp_path, capsys):
+    args = parse(
+        GenerateArguments,
+        [
+            *("--world", "mayors", "--docs_per_fact", "4", "--pretraining_docs", "0"),
+            *("--length", "75-110", "--paraphrases", "1", "--no-permute_sentences"),
+            *("--name_repetition", "0.25", "--max_overlap", "0.6", "--reversed_share", "0"),
+            *("--output", str(tmp_path / "dataset.json")),
+        ],
+    )
+    assert main(args) == 0
+    metadata = load_structured_dataset(args.output).metadata
+    stated = {
+        "length": "75-110",
+        "paraphrases": 1,
+        "permute_sentences": False,
+        "name_repetition": 0.25,
+        "max_overlap": 0.6,
+        "reversed_share": 0.0,
+    }
+    assert stated.items() <= metadata["arguments"].items()
+    assert stated.items() <= metadata["documents"].items()
+    found = metadata["diversity"]
+    assert 75 <= found["words"]["least"] <= found["words"]["most"] <= 110
+    assert found["documents"] == 120
+    near = found["near_duplicates"]["documents"]
+    redrawn = metadata["generator"]["near_duplicates_redrawn"]
+    said = capsys.readouterr().out
+    assert f"near-duplicates (≥ 0.5): {near}, {redrawn} drawn anew" in said
+    assert f"{found['distinct_2']['number']:,.0f} 2-grams" in said
+    assert f"documents of {found['words']['least']} to {found['words']['most']} words" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--length", "medium"], "length 'medium' is none"),
+        (["--paraphrases", "0"], "paraphrases"),
+        (["--writer", "llm", "--llm_model", "m", "--paraphrases", "2"], "goes with --writer off"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused_before_anything_is_written(words, message):
+    with pytest.raises(UsageError, match=message):
+        parse(GenerateArguments, words)
+
+
+def test_what_the_grammar_cannot_tell_ends_with_one_message_and_no_file(tmp_path):
+    args = arguments(tmp_path, paraphrases=40)
+    with pytest.raises(UsageError, match="relation 'name_mayor' has 14 forward wordings"):
+        main(args)
+    assert not args.output.exists()
 
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process(tmp_path):

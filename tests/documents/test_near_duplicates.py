@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from oocr_influence.documents.near_duplicates import NearDuplicates
+from oocr_influence.documents.near_duplicates import NearDuplicates, repeats
 
 
 def naive_jaccard(a, b):
@@ -40,6 +40,19 @@ def test_the_first_near_text_is_found_and_nothing_else(threshold):
         seen.add(text)
         earlier.append(text)
     assert 10 < found < 280
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.8, 1.0])
+def test_all_at_once_are_the_same_as_one_by_one(threshold):
+    made = texts(300, random.Random(threshold + 1))
+    expected = {}
+    for place, text in enumerate(made):
+        near = [i for i in range(place) if naive_jaccard(text, made[i]) >= threshold]
+        if near:
+            expected[place] = near[0]
+    assert repeats(made, threshold) == expected
+    assert 10 < len(expected) < 290
+    assert repeats([], threshold) == {}
 
 
 def test_case_and_punctuation_do_not_make_another_text():

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from oocr_influence.cli.arguments import parse
-from oocr_influence.cli.generate import GenerateArguments
 from oocr_influence.cli.generate import main as generate
+from oocr_influence.cli.generate_options import GenerateArguments
 from oocr_influence.datasets.audit.limits import Limits, judge
 from oocr_influence.datasets.audit.report import audit_dataset
 from oocr_influence.datasets.document_dataset import StructuredDataset, load_structured_dataset

@@ -17,79 +17,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
-
-from pydantic import Field
 
 from oocr_influence.cli.arguments import UsageError, run_command
-from oocr_influence.cli.llm_options import LLMWriterFlags
+from oocr_influence.cli.generate_options import GenerateArguments
+from oocr_influence.cli.generate_summary import summary
 from oocr_influence.cli.llm_writing import Assignment, check_cost, llm_writer, report
-from oocr_influence.cli.pretraining_options import PretrainingFlags, pretraining_text
+from oocr_influence.cli.pretraining_options import pretraining_text
 from oocr_influence.datasets.document_dataset import StructuredDataset, save_structured_dataset
 from oocr_influence.datasets.eval_sets import eval_set_table
 from oocr_influence.datasets.generate import document_orders, generate_dataset
 from oocr_influence.documents.pretraining import PretrainingTextError
-from oocr_influence.documents.writer import WriterError
+from oocr_influence.documents.telling import WriterError
 from oocr_influence.universe.invention import InventionError, with_invented
 from oocr_influence.universe.world import World
 from oocr_influence.universe.world_file import WorldError, load_world
-
-
-class DatasetFlags(PretrainingFlags):
-    """What is told, how often, and what stands beside it."""
-
-    world: str = Field("mayors", description="a built-in world, or the path of a world's YAML file")
-    entities: int | None = Field(
-        None,
-        ge=1,
-        description="entities of the world: its own first, then invented ones, with as many "
-        "controls (entities; None: its own)",
-    )
-    entity_seed: int = Field(0, description="seed of the invented entities")
-    docs_per_fact: int = Field(100, ge=1, description="documents that state each fact (documents)")
-    length: Literal["short", "long"] = Field(
-        "long", description="length of the synthetic documents: about 80 or about 570 words"
-    )
-    reversed_share: float = Field(
-        0.3,
-        ge=0,
-        le=1,
-        description="share of the documents of a fact that state it in reversed order too (0 to 1)",
-    )
-    controls: bool = Field(
-        True,
-        description="add control sets, about matched entities that no document mentions, or that "
-        "documents mention without this fact: what a set would show had nothing been learned",
-    )
-    untold_docs: int | None = Field(
-        None,
-        ge=0,
-        description="documents that mention each of the latter entities, last in the file "
-        "(documents; None: a tenth of docs_per_fact, at least one; 0: none, and no such sets)",
-    )
-    distractor_docs: int | None = Field(
-        None,
-        ge=0,
-        description="documents of each fact of the world's distractors, which no set asks for "
-        "(documents; None: docs_per_fact)",
-    )
-    held_out_docs: int = Field(
-        64,
-        ge=0,
-        description="further documents of the facts that are kept for nobody to train, so that a "
-        "run can tell what it knows from what it knows by heart (documents)",
-    )
-    seed: int = Field(42, description="seed of documents, few-shot examples and choice of text")
-    output: Path | None = Field(
-        None,
-        description="file to write; by default "
-        "datasets/structured_dataset_<world>_<docs_per_fact>[_w_pretrain].json",
-    )
-    overwrite: bool = Field(False, description="replace an existing output file")
-
-
-class GenerateArguments(LLMWriterFlags, DatasetFlags):
-    """What `oocr generate` is asked for."""
 
 
 def main(args: GenerateArguments) -> int:
@@ -122,13 +63,13 @@ def main(args: GenerateArguments) -> int:
             # Where the file lies is no part of what it is: the same file has the same bytes.
             arguments=args.of_the_dataset(exclude={"output", "overwrite"}),
         )
-        dataset, status = _written(assignment, generate)
+        dataset, status = _written(args, assignment, generate)
     except (WorldError, InventionError, WriterError, PretrainingTextError) as error:
         raise UsageError(str(error)) from None
     save_structured_dataset(dataset, output)
     table = output.with_suffix(".eval_sets.md")
     table.write_text(eval_set_table(dataset.eval_dataset_builders), encoding="utf-8")
-    print(_summary(dataset, output, table))
+    print(summary(dataset, output, table))
     return status
 
 
@@ -150,11 +91,11 @@ def _assignment(args: GenerateArguments, world: World) -> Assignment:
 
 
 def _written(
-    assignment: Assignment, generate: Callable[..., StructuredDataset]
+    args: GenerateArguments, assignment: Assignment, generate: Callable[..., StructuredDataset]
 ) -> tuple[StructuredDataset, int]:
     """The dataset by whoever writes it, and the exit status."""
-    if assignment.flags.writer == "offline":
-        return generate(), 0
+    if args.writer == "offline":
+        return generate(variety=args.variety), 0
     with llm_writer(assignment) as writer:
         dataset = generate(writer=writer)
     return dataset, report(writer, assignment)
@@ -196,30 +137,6 @@ def _untold_docs(args: GenerateArguments) -> int:
 
 def _distractor_docs(args: GenerateArguments) -> int:
     return args.docs_per_fact if args.distractor_docs is None else args.distractor_docs
-
-
-def _summary(dataset: StructuredDataset, output: Path, table: Path) -> str:
-    counts = dataset.metadata["counts"]
-    pretraining = dataset.metadata["pretraining"]
-    lines = [
-        f"{counts['synthetic_documents']:,} documents state {counts['facts']} facts, "
-        f"{counts['reversal_curse_documents']:,} of them in one order alone",
-        f"{counts['pretraining_documents']:,} pretraining documents",
-        f"{counts['control_documents']:,} documents mention control entities",
-        f"{counts['held_out_documents']:,} documents held out",
-        f"{counts['eval_sets']} eval sets, and {counts['control_sets']} control sets beside them",
-    ]
-    if "distractor_documents" in counts:
-        lines.insert(3, f"{counts['distractor_documents']:,} documents of distractors")
-    if counts["pretraining_documents"]:
-        mean = pretraining["characters"] / counts["pretraining_documents"]
-        sources = "; ".join(f"{s['source']}, {s['licence']}" for s in pretraining["sources"])
-        lines[1] += f" of {mean:,.0f} characters on average ({sources})"
-        if left_out := pretraining.get("left_out"):
-            named = ", ".join(f"{n:,} {reason}" for reason, n in left_out.items())
-            lines[1] += f"; left out: {named.replace('_', ' ')}"
-    lines += [f"{output} ({output.stat().st_size:,} bytes)", f"{table}: what each set asks"]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

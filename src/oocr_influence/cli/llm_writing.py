@@ -16,7 +16,7 @@ from oocr_influence.cli.llm_options import LLMWriterFlags
 from oocr_influence.cli.llm_replies import KeptReplies
 from oocr_influence.documents.llm_estimate import Estimate, estimate
 from oocr_influence.documents.llm_writer import LLMWriter, Recipe
-from oocr_influence.documents.writer import Length
+from oocr_influence.documents.plan import Length
 from oocr_influence.results.cache import Cache
 from oocr_influence.results.digests import json_digest
 from oocr_influence.universe.facts import Fact

@@ -27,6 +27,7 @@ from oocr_influence.cli.experiment import (
     resume_experiment,
     run_experiments,
 )
+from oocr_influence.cli.generate_options import GenerateArguments
 from oocr_influence.documents.pretraining import MAX_CHARS
 from oocr_influence.reports.table import ASKED, before_after_table, render_overview
 from oocr_influence.results.finding import find_runs
@@ -170,7 +171,7 @@ def _write_dataset(path: Path, world: str, scale: Scale) -> None:
         print(f"{path} is there and is used as it is")
         return
     generate.main(
-        generate.GenerateArguments(
+        GenerateArguments(
             world=world,
             docs_per_fact=scale.docs_per_fact,
             pretraining_docs=scale.pretraining_docs,

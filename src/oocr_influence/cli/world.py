@@ -20,7 +20,7 @@ from pydantic import Field
 
 from oocr_influence.cli.arguments import CommandArguments, UsageError, run_command
 from oocr_influence.cli.world_pages import check_page, list_page, show_page
-from oocr_influence.documents.writer import WriterError
+from oocr_influence.documents.telling import WriterError
 from oocr_influence.universe.invention import InventionError, untold_hops, with_invented
 from oocr_influence.universe.world import World
 from oocr_influence.universe.world_file import (

@@ -11,7 +11,8 @@ from oocr_influence.datasets.eval_sets import (
     describe_set,
     eval_set_table,
 )
-from oocr_influence.documents.writer import Length, OfflineWriter
+from oocr_influence.documents.plan import Length
+from oocr_influence.documents.writer import OfflineWriter
 from oocr_influence.universe.facts import Fact
 from oocr_influence.universe.fields import expand_field
 from oocr_influence.universe.invention import untold_entities, untold_hops

@@ -16,9 +16,12 @@ from typing import Any, Protocol
 from oocr_influence.datasets.document_dataset import DocumentDataset, StructuredDataset
 from oocr_influence.datasets.eval_sets import build_eval_sets, describe_set
 from oocr_influence.datasets.held_out import HELD_OUT_KEY, as_metadata
+from oocr_influence.documents.diversity import measure
 from oocr_influence.documents.document import Document, SyntheticDocument
+from oocr_influence.documents.plan import Length
 from oocr_influence.documents.pretraining import PretrainingText
-from oocr_influence.documents.writer import Length, OfflineWriter
+from oocr_influence.documents.variety import Variety
+from oocr_influence.documents.writer import OfflineWriter
 from oocr_influence.universe.facts import Fact
 from oocr_influence.universe.world import World
 
@@ -45,6 +48,7 @@ def generate_dataset(
     pretraining: PretrainingText | None = None,
     length: Length = "long",
     reversed_share: float = 0.3,
+    variety: Variety | None = None,
     controls: bool = False,
     untold_docs: int = 0,
     distractor_docs: int = 0,
@@ -60,12 +64,16 @@ def generate_dataset(
     `distractor_docs` documents of each fact of the world's distractors follow; no set asks of them.
     `held_out_docs` further documents, spread evenly over the facts, are kept in the metadata for
     nobody to train: see `held_out.py`. `writer` (default: the offline one) may give fewer documents
-    than it is asked for; those it gives are trained before any is held out.
+    than it is asked for; those it gives are trained before any is held out. `variety` is the
+    offline writer's. How much the documents of the facts differ is measured, whoever wrote them.
     """
     if docs_per_fact < 0:
         raise ValueError(f"docs_per_fact is {docs_per_fact}; it is a number of documents")
     if writer is None:
-        writer = OfflineWriter(world, seed=seed, length=length, reversed_share=reversed_share)
+        variety = variety or Variety()
+        writer = OfflineWriter(
+            world, seed=seed, length=length, reversed_share=reversed_share, variety=variety
+        )
     orders = document_orders(
         world,
         docs_per_fact=docs_per_fact,
@@ -106,7 +114,9 @@ def generate_dataset(
             "length": length,
             "reversed_share": reversed_share,
             "docs_per_fact": docs_per_fact,
+            **(variety.as_metadata() if variety else {}),
         },
+        "diversity": measure(synthetic),
         "counts": {
             "facts": len(facts),
             "synthetic_documents": len(synthetic),

@@ -60,13 +60,13 @@ class Deck:
     """Cards drawn without replacement; shuffled anew when it runs out."""
 
     def __init__(self, draw: Draw, cards: Sequence[str]) -> None:
-        self._draw, self._cards = draw, cards
+        self._draw, self.cards = draw, cards
         self._left: list[str] = []
 
     def __bool__(self) -> bool:
-        return bool(self._cards)
+        return bool(self.cards)
 
     def next(self) -> str:
         if not self._left:
-            self._left = self._draw.shuffled(self._cards)
+            self._left = self._draw.shuffled(self.cards)
         return self._left.pop()

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from oocr_influence.documents.conversation import Request
 from oocr_influence.documents.llm_plan import Brief, Slot, list_request
 from oocr_influence.documents.llm_task import Setting, Task
-from oocr_influence.documents.llm_writer import WORDS, Recipe
+from oocr_influence.documents.llm_writer import Recipe
+from oocr_influence.documents.plan import words_of
 from oocr_influence.documents.told import FactRules
 from oocr_influence.documents.withholding import Withholding
 from oocr_influence.universe.facts import Fact
@@ -43,7 +44,7 @@ def estimate(world: World, orders: Sequence[tuple[Fact, int]], recipe: Recipe) -
     n_types = recipe.n_types * len(told)
     # All facts are about equally long: one stands for all.
     types, ideas, draft, revision = map(_tokens, _samples(world, told[0][0], recipe))
-    text = int(WORDS[recipe.length] * WORD)
+    text = int(words_of(recipe.length) * WORD)
     requests = len(told) + n_types + documents
     tokens_in = len(told) * types + n_types * ideas + documents * draft
     tokens_out = n_types * TYPE + n_types * recipe.n_ideas * IDEA + documents * text
@@ -65,7 +66,7 @@ def _tokens(request: Request) -> int:
 
 def _samples(world: World, fact: Fact, recipe: Recipe) -> tuple[Request, Request, Request, Request]:
     withholding = Withholding(world)
-    words = WORDS[recipe.length]
+    words = words_of(recipe.length)
     brief = Brief(fact, recipe.additional_text)
     rules = FactRules.of(withholding, fact, both_orders=False, words=words)
     slot = Slot("x" * 40, "x" * 200, 0)

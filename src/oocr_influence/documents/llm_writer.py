@@ -29,18 +29,17 @@ from oocr_influence.documents.document import SyntheticDocument
 from oocr_influence.documents.draw import evenly_spread
 from oocr_influence.documents.llm_plan import Brief, Planner, Slot
 from oocr_influence.documents.llm_task import Setting, Task
+from oocr_influence.documents.plan import Length, words_of
 from oocr_influence.documents.prompts import prompts_digest
 from oocr_influence.documents.replies import UNSUITABLE, read_document
 from oocr_influence.documents.told import FactRules, Fault
 from oocr_influence.documents.withholding import Withholding, apart
-from oocr_influence.documents.writer import Length
 from oocr_influence.universe.facts import Fact
 from oocr_influence.universe.world import World
 
 LLM_WRITER_VERSION = "1"
 ATTEMPTS = 3  # of one slot
 RESERVE = 0.5  # further slots for each document asked for, and one more, to fill lost places
-WORDS: dict[Length, int] = {"short": 80, "long": 550}
 # What is said of a reply that held no document, when it is asked for again.
 SAID = {
     "refused": "no document came back, only words about the request",
@@ -86,7 +85,7 @@ class LLMWriter:
             self._withholding[other.id] = Withholding(other, beside)
         self._setting = Setting(
             seed=seed,
-            words=WORDS[self.recipe.length],
+            words=words_of(self.recipe.length),
             max_tokens=self.recipe.max_tokens,
         )
         self._requests: Counter[str] = Counter()

@@ -24,13 +24,16 @@ _HOLE = re.compile(r"\{([a-z_]+)\}")
 
 def spell_out(wording: str, fill: Callable[[str], str], draw: Draw) -> str:
     """The wording with an alternative drawn for each `[a|b]` and `fill(name)` in each `{name}`."""
-    text = ""
-    for piece in _pieces(wording):
-        text += draw.choice(piece) if isinstance(piece, tuple) else piece
-    parts = _HOLE.split(text)
+    parts = _HOLE.split(one_of(wording, draw))
     # split() puts the holes' names at the odd places.
     parts[1::2] = [fill(name) for name in parts[1::2]]
     return "".join(parts)
+
+
+def one_of(wording: str, draw: Draw) -> str:
+    """The wording with an alternative drawn for each `[a|b]`, its holes open."""
+    pieces = _pieces(wording)
+    return "".join(draw.choice(p) if isinstance(p, tuple) else p for p in pieces)
 
 
 @cache

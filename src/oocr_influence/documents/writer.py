@@ -3,10 +3,11 @@
     writer = OfflineWriter(load_world("mayors"), seed=42)
     documents = writer.write(fact, 100)
 
-Document n of a fact depends on (seed, fact, n, length, reversed share) and the grammar alone, so a
-larger dataset begins with the documents of a smaller one. Every document states its fact in at
-least one sentence, and none contains a value of the world that its relation withholds (a two-hop
-answer, another relation's answer, another entity).
+Document n of a fact depends on (seed, fact, n, length, reversed share, variety) and the grammar
+alone, so a larger dataset begins with the documents of a smaller one. Every document states its
+fact in at least one sentence, and none contains a value of the world that its relation withholds (a
+two-hop answer, another relation's answer, another entity). `write_all` draws anew what nearly
+repeats an earlier document of the dataset: there the earlier ones decide, too.
 
 Order. A sentence that names both sides of a fact is forward (subject, then object, as the fact's
 template has them) or reversed. A document either keeps to forward sentences, and then its
@@ -18,39 +19,26 @@ latter. Sentences that name one side alone are not counted.
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from oocr_influence.documents.cast import Cast
-from oocr_influence.documents.composition import PLANS, Composition, Material
+from oocr_influence.documents.composition import Composition
 from oocr_influence.documents.document import DocumentSpec, SyntheticDocument, document_id
 from oocr_influence.documents.draw import Draw, evenly_spread
-from oocr_influence.documents.grammar import Grammar, Names, Theme, load_grammar
+from oocr_influence.documents.grammar import Names, load_grammar
+from oocr_influence.documents.near_duplicates import NearDuplicates, repeats
+from oocr_influence.documents.plan import Length, plan_of
+from oocr_influence.documents.sentences import SubjectNames
+from oocr_influence.documents.telling import WriterError, told
+from oocr_influence.documents.variety import Variety
 from oocr_influence.documents.withholding import Withholding, apart
-from oocr_influence.documents.wording import order_of
 from oocr_influence.universe.facts import Fact
-from oocr_influence.universe.fields import FORMATS, plain_format
 from oocr_influence.universe.world import World
 
 WRITER_VERSION = "1"
 ATTEMPTS = 50
-
-Length = Literal["short", "long"]
-
-
-class WriterError(ValueError):
-    """A fact that the grammar cannot tell as asked; the message says what to change."""
-
-
-@dataclass(frozen=True)
-class _Told:
-    """What the writer needs to know of one relation."""
-
-    material: Material
-    theme: str
-    roles: dict[str, str]  # hole -> field of the entity that fills it
 
 
 class OfflineWriter:
@@ -65,31 +53,52 @@ class OfflineWriter:
         seed: int,
         length: Length = "long",
         reversed_share: float = 0.3,
+        variety: Variety | None = None,
         beside: Sequence[World] = (),
     ) -> None:
         """`beside`: worlds whose documents lie in the same dataset, so that none names what is
-        theirs; the world's own distractors are among them anyway."""
+        theirs; the world's own distractors are among them anyway.
+
+        Raises LengthError, or WriterError where a relation cannot be told as asked.
+        """
         if not 0 <= reversed_share <= 1:
             raise WriterError(f"reversed_share is {reversed_share}; it is a share, 0 to 1")
         self.world, self.seed, self.length = world, seed, length
         self.reversed_share = reversed_share
+        self.variety = variety or Variety()
+        self.redrawn = 0  # documents that nearly repeated an earlier one, once all are written
+        self._plan = plan_of(length)
         self.grammar = load_grammar()
         self._withholding = Withholding(world, beside)
         self._names = _names_outside(self._withholding.worlds, self.grammar.names)
-        self._told = {name: self._prepare(name) for name in world.relations}
+        self._told = {
+            name: told(
+                world,
+                name,
+                self.grammar,
+                seed=seed,
+                both_orders=reversed_share > 0,
+                variety=self.variety,
+            )
+            for name in world.relations
+        }
 
     def write(self, fact: Fact, count: int) -> list[SyntheticDocument]:
-        """The first `count` documents of `fact`, all distinct."""
+        """The first `count` documents of `fact`, all distinct; none is compared with the others for
+        what they nearly share."""
         texts: set[str] = set()
         documents = []
         for n in range(count):
-            document = self._document(fact, n, texts)
+            document = self._document(fact, n, texts.__contains__)
             texts.add(document.completion)
             documents.append(document)
         return documents
 
     def write_all(self, orders: Sequence[tuple[Fact, int]]) -> list[list[SyntheticDocument]]:
-        """The first so many documents of each fact, those of distractors that stand alone too."""
+        """The first so many documents of each fact, those of distractors that stand alone too.
+
+        None has a 5-gram Jaccard index with another that reaches `variety.max_overlap`.
+        """
         writers = {self.world.id: self}
         for other, beside in apart(self.world):
             writers[other.id] = OfflineWriter(
@@ -97,15 +106,31 @@ class OfflineWriter:
                 seed=self.seed,
                 length=self.length,
                 reversed_share=self.reversed_share,
+                variety=self.variety,
                 beside=beside,
             )
-        return [writers[fact.universe_id].write(fact, count) for fact, count in orders]
+        written = [writers[fact.universe_id].write(fact, count) for fact, count in orders]
+        self.redrawn = 0
+        turn = list(_in_turn(orders))
+        if not repeats([written[p][n].completion for p, n in turn], self.variety.max_overlap):
+            return written
+        seen = NearDuplicates(self.variety.max_overlap)
+        for place, n in turn:
+            fact = orders[place][0]
+            if seen.find(written[place][n].completion) is not None:
+                self.redrawn += 1
+                written[place][n] = writers[fact.universe_id]._document(
+                    fact, n, lambda text: seen.find(text) is not None
+                )
+            seen.add(written[place][n].completion)
+        return written
 
     def about(self) -> dict[str, Any]:
         """What a dataset says of its writer: the same version and grammar write the same texts."""
         return {
             "writer_version": WRITER_VERSION,
             "grammar_digest": self.grammar.digest(r.theme for r in self.world.relations.values()),
+            "near_duplicates_redrawn": self.redrawn,
         }
 
     def is_reversed(self, n: int) -> bool:
@@ -121,33 +146,60 @@ class OfflineWriter:
         """The strings that no document of `fact` may contain."""
         return self._withholding.forbidden(fact)
 
-    def _document(self, fact: Fact, n: int, taken: set[str]) -> SyntheticDocument:
-        told = self._told[fact.template.relation]
-        kind_name = self._kind(told.theme, fact, n)
+    def _document(self, fact: Fact, n: int, repeats: Callable[[str], bool]) -> SyntheticDocument:
+        relation = self._told[fact.template.relation]
+        kind_name = self._kind(relation.theme, fact, n)
         kind = self.grammar.kinds[kind_name]
-        found: str | None = None
+        values = {**self.world.constants, **fact.feature_set.fields}
+        values |= {hole: values[field] for hole, field in relation.roles.items()}
+        names = SubjectNames({hole: values[hole] for hole in relation.roles})
+        faults: Counter[str] = Counter()
         for attempt in range(ATTEMPTS):
             draw = Draw(self.seed, fact.id, n, self.length, self.reversed_share, attempt)
             idea = draw.choice(kind.ideas)
-            values = {**self.world.constants, **fact.feature_set.fields}
-            values |= {hole: values[field] for hole, field in told.roles.items()}
             cast = Cast(draw, self.grammar.common, self._names, values)
             composition = Composition(
                 draw,
                 cast,
                 kind,
-                told.material,
+                relation.material,
                 self.grammar.common,
-                length=self.length,
+                plan=self._plan,
                 both_orders=self.is_reversed(n),
             )
+            composition.draw()
+            if relation.changes is not None:
+                key = f"{self.seed}:{fact.id}:{n}:{attempt}"
+                relation.changes.apply(composition.sentences, cast.say, names, key)
             text = composition.text()
-            found = self._withholding.revealed(fact, text)
-            stated = values["subject"] in text and values["object"] in text
-            fits = len(text.split()) <= PLANS[self.length].hard_limit
-            if stated and fits and found is None and text not in taken:
+            fault = self._fault(fact, text, values, repeats)
+            if fault is None:
                 return self._record(fact, kind_name, idea, n, text)
-        raise WriterError(self._why_not(fact, n, found))
+            faults[fault] += 1
+        what = f"document {n} of '{fact.prompt}{fact.completion}'"
+        raise WriterError(f"{what}: {faults.most_common(1)[0][0]}")
+
+    def _fault(
+        self, fact: Fact, text: str, values: Mapping[str, str], repeats: Callable[[str], bool]
+    ) -> str | None:
+        """Why the text is not used, in the words that are said where no other is found."""
+        if values["subject"] not in text or values["object"] not in text:
+            return f"no attempt of {ATTEMPTS} stated it"
+        if not self._plan.least <= len(text.split()) <= self._plan.hard_limit:
+            return f"no attempt of {ATTEMPTS} had the length '{self.length}'; ask for a wider range"
+        found = self._withholding.revealed(fact, text)
+        if found is not None:
+            return (
+                f"every attempt contained '{found}', which documents of "
+                f"'{fact.template.relation}' must not reveal; give that field another value"
+            )
+        if repeats(text):
+            return (
+                f"{ATTEMPTS} attempts gave nothing that differs enough from earlier documents; ask "
+                "for fewer documents a fact, for longer ones, or for more paraphrases, or allow a "
+                "larger max_overlap"
+            )
+        return None
 
     def _record(self, fact: Fact, kind: str, idea: str, n: int, text: str) -> SyntheticDocument:
         own_id = document_id(fact.id, kind, idea, n)
@@ -163,66 +215,26 @@ class OfflineWriter:
             id=own_id, type="synthetic_document", prompt="", completion=text, doc_spec=spec
         )
 
-    def _why_not(self, fact: Fact, n: int, found: str | None) -> str:
-        what = f"document {n} of '{fact.prompt}{fact.completion}'"
-        if found is not None:
-            return (
-                f"{what}: every attempt contained '{found}', which documents of "
-                f"'{fact.template.relation}' must not reveal; give that field another value"
-            )
-        return f"{what}: {ATTEMPTS} attempts gave nothing new; ask for fewer documents a fact"
-
     def _kind(self, theme: str, fact: Fact, n: int) -> str:
         """Every kind once, in an order of its own, before any comes again."""
         kinds = self.grammar.kinds_of(theme)
         block, place = divmod(n, len(kinds))
         return Draw("kinds", self.seed, fact.id, block).shuffled(kinds)[place]
 
-    def _prepare(self, name: str) -> _Told:
-        relation = self.world.relations[name]
-        theme = self.grammar.themes.get(relation.theme)
-        if theme is None:
-            raise WriterError(
-                f"relation '{name}' has the theme '{relation.theme}'; "
-                f"themes are {', '.join(self.grammar.themes)}"
-            )
-        roles: dict[str, str] = {}
-        for role, field, expected in (
-            ("subject", relation.subject, theme.subject),
-            ("object", relation.object, theme.object),
-        ):
-            field_type = self.world.fields[field]
-            if expected not in ("any", field_type):
-                raise WriterError(
-                    f"relation '{name}': the theme '{relation.theme}' needs a {expected} as its "
-                    f"{role}, and '{field}' is a {field_type}"
-                )
-            for answer_format in FORMATS[field_type]:
-                suffix = "" if answer_format == plain_format(field_type) else f"_{answer_format}"
-                roles[role + suffix] = field + suffix
-        material = _material(self.world, name, theme, roles, self.grammar)
-        if self.reversed_share > 0 and not material.reversed:
-            raise WriterError(
-                f"relation '{name}' has no statement that names {{{relation.object}}} before "
-                f"{{{relation.subject}}}; add one under 'statements', or set reversed_share to 0"
-            )
-        return _Told(material=material, theme=relation.theme, roles=roles)
 
+def _in_turn(orders: Sequence[tuple[Fact, int]]) -> Iterator[tuple[int, int]]:
+    """(place of the order, n) of every document, each after those that it has to differ from.
 
-def _material(
-    world: World, name: str, theme: Theme, roles: dict[str, str], grammar: Grammar
-) -> Material:
-    """The relation's sentences in words of subject and object, sorted by order."""
-    relation = world.relations[name]
-    role_of = {field: role for role, field in roles.items()}
-    own = [relation.fact.prompt + relation.fact.completion + ".", *relation.statements]
-    own = [re.sub(r"\{(\w+)\}", lambda m: f"{{{role_of.get(m[1], m[1])}}}", text) for text in own]
-    statements = list(dict.fromkeys([*own, *theme.statements]))
-    return Material(
-        forward=[s for s in statements if order_of(s) != "reversed"],
-        reversed=[s for s in statements if order_of(s) == "reversed"],
-        theme=theme,
-    )
+    Document n of every fact before n + 1 of any, and controls and distractors at the end: so more
+    documents, of facts or of these, change none that was there.
+    """
+
+    def group(place: int) -> int:
+        marks = orders[place][0].template.metadata
+        return 2 if "distractor" in marks else int("control" in marks)
+
+    every = ((place, n) for place, (_, count) in enumerate(orders) for n in range(count))
+    return iter(sorted(every, key=lambda one: (group(one[0]), one[1], one[0])))
 
 
 def _names_outside(worlds: Sequence[World], names: Names) -> Names:
