@@ -97,8 +97,8 @@ def wait_for(condition, seconds=90):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_sweep_says_how_to_go_on_and_does(tmp_path, sample, small_flags, number):
-    more = ["--epochs", "40", "--runs_per_dataset_all_docs", "1", "--beam_search", "never"]
-    more += ["--all_docs_epochs_per_eval", "None", "--all_docs_epochs_per_save", "20"]
+    more = ["--epochs", "16", "--runs_per_dataset_all_docs", "1", "--beam_search", "never"]
+    more += ["--all_docs_epochs_per_eval", "None", "--all_docs_epochs_per_save", "8"]
     sweep = subprocess.Popen(
         command(tmp_path, sample, small_flags, *more),
         stdout=subprocess.PIPE,
@@ -109,7 +109,7 @@ def test_a_stopped_sweep_says_how_to_go_on_and_does(tmp_path, sample, small_flag
         start_new_session=True,
     )
     try:
-        wait_for(lambda: find(tmp_path, "*/all_docs_runs/*/checkpoint_e20_*"))
+        wait_for(lambda: find(tmp_path, "*/all_docs_runs/*/checkpoint_e8_*"))
         sweep.send_signal(number)
         output = sweep.communicate(timeout=60)[0]
     finally:
@@ -126,10 +126,10 @@ def test_a_stopped_sweep_says_how_to_go_on_and_does(tmp_path, sample, small_flag
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert find(experiment, "all_docs_runs/*") == [first], "it did not go on in its own folder"
     assert (first / "checkpoint_final").is_dir()
-    assert find(first, "checkpoint_e20_*"), "what was on disk is lost"
+    assert find(first, "checkpoint_e8_*"), "what was on disk is lost"
     log = (first / "experiment_log.json").read_bytes()
     (gone_on,) = json.loads(log)["log_dict"]["resumed"]
-    assert gone_on["step"] >= 20 * json.loads(log)["log_dict"]["steps_per_epoch"]
+    assert gone_on["step"] >= 8 * json.loads(log)["log_dict"]["steps_per_epoch"]
     again = run([sys.executable, "experiments/data_modeling.py", "--resume", str(experiment)])
     assert again.returncode == 0
     assert find(experiment, "all_docs_runs/*") == [first], "a finished job was run again"

@@ -64,6 +64,7 @@ def job_of(outputs):
     return job
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_does_not_end_a_detached_sweep(long_sweep, tmp_path):
     shell, terminal = in_a_terminal([*long_sweep, "--detach"])
     said = read_until(terminal, b"status 0")
@@ -95,6 +96,7 @@ def test_a_closed_terminal_does_not_end_a_detached_sweep(long_sweep, tmp_path):
             process.kill()
 
 
+@pytest.mark.slow
 def test_the_same_without_detaching_ends_with_the_terminal(long_sweep, tmp_path):
     shell, terminal = in_a_terminal(long_sweep)
     family = []

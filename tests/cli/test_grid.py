@@ -215,6 +215,7 @@ def test_an_extension_of_a_grid_keeps_its_other_axes(made):
     }
 
 
+@pytest.mark.slow
 def test_a_grid_and_its_extension_are_run_verified_and_told_apart(tmp_path, sample, small_flags):
     words = ["--all_docs_epochs_per_eval", "None", "--all_docs_epochs_per_save", "None"]
     words += ["--n_loss_documents", "0", "--runs_per_dataset_all_docs", "1", *small_flags]

@@ -11,9 +11,8 @@ from datasets import load_from_disk
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from oocr_influence.cli import preparation
 from oocr_influence.cli.arguments import UsageError
-from oocr_influence.cli.disk import check_disk
+from oocr_influence.cli.disk import check_disk, reserve_disk
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import prepare
 from oocr_influence.cli.verify import dataset_of, expected_of
@@ -225,12 +224,17 @@ def test_all_faults_before_anything_starts(sample, tmp_path):
 
 def test_too_little_disk_is_refused_with_both_figures(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(
-        preparation.shutil, "disk_usage", lambda path: usage._replace(free=5 * 10**9)
-    )
+    monkeypatch.setenv("LAUNCHER_HOST_FOLDER", str(tmp_path / "host"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5 * 10**9))
     check_disk(tmp_path, 10**9, "1 run")
     with pytest.raises(UsageError, match=r"5 runs will take 4\.7 TB, but only 5\.0 GB"):
         check_disk(tmp_path / "not" / "yet", int(4.7e12), "5 runs")
+    # What another sweep counts on is not free.
+    with reserve_disk(tmp_path, 3 * 10**9, "other runs"):
+        check_disk(tmp_path, 10**9, "1 run")
+        with pytest.raises(UsageError, match=r"but only 5\.0 GB are free .*, 3\.0 GB of them for"):
+            check_disk(tmp_path, int(2.5e9), "2 runs")
+    check_disk(tmp_path, int(2.5e9), "2 runs")
 
 
 def test_a_document_that_was_not_trained_as_often_as_it_should_is_an_error(train_once, monkeypatch):

@@ -119,6 +119,7 @@ def test_a_worker_that_joined_is_stopped_and_none_joins_after(own_host, tmp_path
     assert states(experiment) == {"a": "interrupted", "b": "interrupted"}
 
 
+@pytest.mark.slow
 def test_a_job_that_somebody_runs_by_hand_is_stopped_too(own_host, tmp_path):
     experiment = make_sweep(tmp_path, "toys", a="wait", b=("wait", {"stubborn": True}))
     words = [sys.executable, "-m", "launcher.jobs", "run"]
