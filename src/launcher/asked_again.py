@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.claims import ask_again
+from launcher.growing import GrowingFiles
 from launcher.jobs import Job
 from launcher.ledger import utc_now
 
@@ -34,21 +35,17 @@ class RetryReader:
 
     def __init__(self, sweeps: Sequence[Path]) -> None:
         self._files = [sweep / RETRIES_FILE for sweep in sweeps]
-        self._read = {path: path.stat().st_size for path in self._files if path.exists()}
+        self._lines = GrowingFiles()
+        for path in self._files:
+            if path.exists():
+                self._lines.skip(path)
 
     def new(self) -> list[Path]:
         """Their folders, in order; each as often as it was asked for."""
         found = []
         for path in self._files:
-            try:
-                with path.open("rb") as file:
-                    file.seek(self._read.get(path, 0))
-                    data = file.read()
-            except OSError:
-                continue
-            whole = data[: data.rfind(b"\n") + 1]
-            self._read[path] = self._read.get(path, 0) + len(whole)
-            found += [path.parent / name for name in map(_job_name, whole.splitlines()) if name]
+            names = map(_job_name, self._lines.new_lines(path))
+            found += [path.parent / name for name in names if name]
         return found
 
 

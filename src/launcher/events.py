@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher.growing import GrowingFiles
 from launcher.worker_settings import WORKERS
 
 
@@ -27,12 +28,12 @@ class EventReader:
 
     def __init__(self, sweeps: Sequence[Path], *, from_start: bool = False) -> None:
         self._sweeps = list(sweeps)
-        self._read: dict[Path, int] = {}
+        self._lines = GrowingFiles()
         self._host = socket.gethostname()
         self._hosts: dict[Path, str] = {}
         if not from_start:
             for path in self._files():
-                self._read[path] = path.stat().st_size
+                self._lines.skip(path)
 
     def _files(self) -> list[Path]:
         return [path for sweep in self._sweeps for path in (sweep / WORKERS).glob("*.events")]
@@ -41,15 +42,7 @@ class EventReader:
         """The whole lines that have come since the last call."""
         found = []
         for path in self._files():
-            try:
-                with path.open("rb") as file:
-                    file.seek(self._read.get(path, 0))
-                    data = file.read()
-            except OSError:
-                continue
-            whole = data[: data.rfind(b"\n") + 1]
-            self._read[path] = self._read.get(path, 0) + len(whole)
-            found += [self._event(path, line) for line in whole.splitlines()]
+            found += [self._event(path, line) for line in self._lines.new_lines(path)]
         return [event for event in found if event is not None]
 
     def _event(self, path: Path, line: bytes) -> Event | None:
