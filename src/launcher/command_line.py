@@ -46,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_here(job, gpus=os.environ.get("CUDA_VISIBLE_DEVICES")).exit_code
 
 
-def join(sweep: Path, *, gpus_per_job: int = 1, max_workers: int | None = None) -> NoReturn:
+def join(
+    sweep: Path, *, gpus_per_job: int = 1, max_workers: int | None = None, grace: float = 10.0
+) -> NoReturn:
     """Become a worker of a sweep, whoever drives it, on the GPUs of this machine.
 
     In place of this process, so that its whole family carries its token from the start.
@@ -60,6 +62,7 @@ def join(sweep: Path, *, gpus_per_job: int = 1, max_workers: int | None = None) 
         each=each,
         at_once=min(len(shared) // each, max_workers or len(shared)),
         since=time.time(),
+        grace=grace,
         # The first that waits decides: jobs of another environment are left to other workers.
         env=next((dict(job.spec.env) for job in jobs if standing(job).state == "waiting"), {}),
     )

@@ -24,6 +24,10 @@ from oocr_influence.cli.arguments import UsageError
 _OF_LIBRARIES = ("OMP_", "MKL_", "OPENBLAS_", "TORCH", "PYTORCH_", "CUBLAS_", "CUDNN_", "NCCL_")
 _OF_PLACES = ("HF_", "TRANSFORMERS_", "TOKENIZERS_", "OOCR_", "PYTHONPATH", "PYTHONHASHSEED")
 
+# Seconds that a run may take to stop: an update, and then its state, which is 60 GB for 7 billion
+# parameters. One that is done sooner is not waited for.
+GRACE = 180.0
+
 ExecutionMode = Literal["local", "in_process", "slurm", "ray"]
 
 
@@ -57,6 +61,7 @@ class Execution:
             "gpus_per_job": gpus,
             "max_workers": self.max_workers,
             "strangers": self.strangers,
+            "grace": GRACE,
         }
         if self.mode == "in_process":
             return InProcessOrchestrator(jobs, **shared)

@@ -16,6 +16,7 @@ from pydantic import Field
 from launcher.command_line import join
 from launcher.status import read_sweep
 from oocr_influence.cli.arguments import CommandArguments, UsageError, run_command
+from oocr_influence.cli.engines import GRACE
 from oocr_influence.cli.sweeps import find_sweep, folder_of
 
 
@@ -47,7 +48,7 @@ def main(args: WorkerArguments) -> int:
         print("every run of it is done")
         return 0
     try:
-        join(folder, gpus_per_job=args.gpus_per_job, max_workers=args.max_workers)
+        join(folder, gpus_per_job=args.gpus_per_job, max_workers=args.max_workers, grace=GRACE)
     except (ValueError, OSError) as error:
         raise UsageError(f"cannot join {folder}: {error}") from error
 
