@@ -13,11 +13,14 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 ATTEMPT_VARIABLE = "LAUNCHER_ATTEMPT"
 WORKER_VARIABLE = "LAUNCHER_WORKER"
 MARK_VARIABLE = "LAUNCHER_MARK"
 NO_ATTEMPT = "0" * 32  # a worker's mark: room for the token of an attempt
+EXECUTING_SECONDS = 1.0  # for a process that executes a program to show its environment
+KERNEL_THREAD = 0x00200000  # PF_KTHREAD among a process's flags
 
 
 class AttemptMark:
@@ -55,19 +58,30 @@ def processes_of(tokens: Iterable[str]) -> list[int]:
         return []
     found = []
     for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):  # noqa: PTH208
-        environment = b"" if pid == os.getpid() else b"\0" + _environment(pid) + b"\0"
+        environment = b"" if pid == os.getpid() else b"\0" + _settled_environment(pid) + b"\0"
         if b"\0LAUNCHER_" in environment and any(t in environment for t in wanted):
             found.append(pid)
     return found
 
 
-def _environment(pid: int) -> bytes:
+def _settled_environment(pid: int) -> bytes:
+    # A process that is just executing a program shows none for a moment, whoever started it.
+    deadline = time.monotonic() + EXECUTING_SECONDS
+    while (environment := _environment(pid)) == b"":
+        if not _executing(pid) or time.monotonic() > deadline:
+            environment = _environment(pid)  # it may have had one since
+            break
+        time.sleep(0.0005)
+    return environment or b""
+
+
+def _environment(pid: int) -> bytes | None:
+    """As the kernel shows it: nothing for one that has ended, None for one that is not ours."""
     # Without pathlib: a machine has thousands of processes, and a job ends only after this look.
-    # Another user's cannot be read; one that ends meanwhile, or a zombie, reads as nothing.
     try:
         descriptor = os.open(f"/proc/{pid}/environ", os.O_RDONLY)
     except OSError:
-        return b""
+        return None
     parts = []
     try:
         while part := os.read(descriptor, 1 << 17):
@@ -77,6 +91,16 @@ def _environment(pid: int) -> bytes:
     finally:
         os.close(descriptor)
     return b"".join(parts)
+
+
+def _executing(pid: int) -> bool:
+    """Whether it lives and has no environment yet: proc_pid_stat(5) has 0 where that ends."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return False
+    state, *fields = stat.rpartition(")")[2].split()
+    return state not in "ZX" and not int(fields[5]) & KERNEL_THREAD and fields[47] == "0"
 
 
 def end_processes(tokens: Iterable[str], *, within: float = 5.0) -> list[int]:
