@@ -12,7 +12,6 @@ Who dies with whom: the worker when its driver does, the child when its worker d
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import gc
 import importlib
 import os
@@ -20,25 +19,18 @@ import select
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NoReturn
+from functools import partial
 
-from launcher.attempt import STOP_SIGNALS, End, record_end_once, run_attempt, signal_name
+from launcher.attempt import STOP_SIGNALS, End, record_end_once, signal_name
+from launcher.child import Running, fork_job
 from launcher.claims import exit_of, is_open, last_exit, take
 from launcher.gpus import NO_GPU, used_by_strangers
 from launcher.host import Host
-from launcher.isolation import (
-    become_fresh_process,
-    die_with_parent,
-    output_to,
-    run_exit_functions,
-    warn_of_what_forks_badly,
-)
+from launcher.isolation import die_with_parent, output_to, warn_of_what_forks_badly
 from launcher.jobs import TRY_AGAIN, Job
 from launcher.leases import Claimant, Lease
-from launcher.ledger import STATE_FILE, Record, identity, process_liveness, will_pass
+from launcher.ledger import Record, identity, process_liveness, will_pass
 from launcher.processes import WORKER_VARIABLE, AttemptMark, end_processes
 from launcher.queue import Queue, refuse_foreign
 from launcher.stopping import stop_asked
@@ -49,39 +41,6 @@ ASK = 0.25  # seconds between two tries to get a GPU
 PAUSE = 2.0  # seconds after a full disk until jobs are taken again
 STACK_TIME = 1.0  # seconds that a hung job has to write where it hangs
 STRANGERS_EVERY = 2.0  # seconds until a GPU that strangers used is looked at again
-
-
-@dataclass
-class Running:
-    """A job in its child."""
-
-    job: Job
-    claim: Record
-    pid: int
-    lease: Lease
-    sign: int = 0
-    """When state.json last changed, by the file's own time."""
-    sign_seen: float = 0.0
-    """When we saw that, by our clock."""
-    deadline: float | None = None
-    """When it is killed, if it has not ended by then."""
-    hung: bool = False
-    asked: bool = False
-
-    def ask_to_stop(self, grace: float) -> None:
-        """SIGTERM to the job alone: what it started, it may still need."""
-        self.asked = True
-        self.deadline = time.monotonic() + grace
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGTERM)
-
-    def silent_for(self) -> float:
-        """Seconds since its last report, as far as we have seen."""
-        with contextlib.suppress(OSError):
-            stamp = (self.job.folder / STATE_FILE).stat().st_mtime_ns
-            if stamp != self.sign:
-                self.sign, self.sign_seen = stamp, time.monotonic()
-        return time.monotonic() - self.sign_seen
 
 
 class Worker:
@@ -225,7 +184,9 @@ class Worker:
         if claim is None:  # another worker was faster
             return
         try:
-            pid = self._fork(job, claim, lease)
+            # Only its lease goes with it, and nothing of ours to wake or to lock.
+            keep = partial(self._claimant.become_job, lease) if self._claimant else None
+            pid = fork_job(job, claim, self._mark, become_job=keep, close=(self._wake, self._alarm))
         except OSError as error:
             self._release(lease)
             why = f"could not be started: {error}"
@@ -261,59 +222,6 @@ class Worker:
         # A child that collects garbage would copy every page on which an object lies.
         gc.collect()
         gc.freeze()
-
-    # --- a job's own process ---------------------------------------------------------------------
-
-    def _fork(self, job: Job, claim: Record, lease: Lease) -> int:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        worker = os.getpid()
-        log = os.open(job.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        # Held back until the child has its own handlers: a stop sent now must reach the job.
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        try:
-            pid = os.fork()
-            if pid == 0:
-                self._child(job, claim, lease, log, worker)
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-            os.close(log)
-        with contextlib.suppress(OSError):  # the child does it too; whoever comes first
-            os.setpgid(pid, pid)
-        return pid
-
-    def _child(self, job: Job, claim: Record, lease: Lease, log: int, worker: int) -> NoReturn:
-        code = 1
-        try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for number in STOP_SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
-            die_with_parent(worker, signal.SIGKILL)
-            # A group of its own: whatever the job starts can be ended with it, and Ctrl-C in the
-            # terminal reaches the driver alone.
-            os.setpgid(0, 0)
-            nothing = os.open(os.devnull, os.O_RDONLY)
-            for standard, source in enumerate((nothing, log, log)):
-                os.dup2(source, standard)
-            for descriptor in (self._wake, self._alarm, nothing, log):
-                os.close(descriptor)
-            if self._claimant is not None:
-                self._claimant.become_job(lease)
-            os.environ["CUDA_VISIBLE_DEVICES"] = claim["gpus"]
-            become_fresh_process()
-            self._mark.set(claim["attempt"])
-            faulthandler.register(signal.SIGUSR2, all_threads=True)
-            code = run_attempt(job, claim).exit_code
-            run_exit_functions()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            # Not sys.exit: the worker's own frames lie below us on the stack.
-            os._exit(code)
 
     # --- looking after them ----------------------------------------------------------------------
 
