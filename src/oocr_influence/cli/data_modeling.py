@@ -35,6 +35,7 @@ from oocr_influence.cli.extending import (
 from oocr_influence.cli.grid import axes_of
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation
+from oocr_influence.cli.subset_plan import SubsetPlan, plan_subsets
 from oocr_influence.cli.sweep_arguments import NOT_OF_THE_EXPERIMENT, DataModelingArgs
 from oocr_influence.cli.sweep_plan import Planned, needed, plan, plan_all
 
@@ -62,11 +63,16 @@ def main(args: DataModelingArgs) -> int:
         if args.gpus_per_job > 1 and not args.dry_run and args.execution().is_here:
             _check_gpus(args.gpus_per_job)
         planned = plan_all(args)
+        subsets = plan_subsets(args, planned[0].preparation)
+        n_runs, n_bytes = sum(len(one.runs) for one in planned), needed(args, planned)
+        if subsets is not None:
+            print("\n".join(subsets.describe()))
+            n_runs += len(subsets.runs)
+            n_bytes += len(subsets.runs) * subsets.run_bytes()
         if args.dry_run:
             return 0
-        what = f"{sum(len(one.runs) for one in planned)} runs"
-        reservation = reserve_disk(args.output_dir, needed(args, planned), what)
-        experiment = start_all(args, planned)
+        reservation = reserve_disk(args.output_dir, n_bytes, f"{n_runs} runs")
+        experiment = start_all(args, planned, subsets)
     print(f"experiment: {experiment.folder.path}")
     if not args.start:
         reservation.close()
@@ -123,7 +129,9 @@ def start(args: DataModelingArgs, runs: list[TrainingArgs], preparation: Prepara
     return start_all(args, [Planned(args, runs, preparation)])
 
 
-def start_all(args: DataModelingArgs, planned: list[Planned]) -> Experiment:
+def start_all(
+    args: DataModelingArgs, planned: list[Planned], subsets: SubsetPlan | None = None
+) -> Experiment:
     """Make the experiment's folder; says so where an unfinished one of the same arguments lies."""
     preparation = planned[0].preparation
     recorded = args.of_the_experiment() | {
@@ -143,6 +151,7 @@ def start_all(args: DataModelingArgs, planned: list[Planned]) -> Experiment:
         preparation.args.structured_dataset,
         recorded,
         [one.group() for one in planned],
+        subsets=subsets,
         micro_batch_trial=preparation.micro_batch_trial,
         axes=axes_of([one.point for one in planned]) or None,
     )

@@ -11,7 +11,8 @@ from oocr_influence.cli.engines import Execution
 from oocr_influence.cli.experiment import JobRules
 from oocr_influence.cli.grid import SAME_MEMORY, Point, point_label, with_grid
 from oocr_influence.cli.options import TrainingArgs, TrainingOptions
-from oocr_influence.cli.sweep_options import SUBSET_FLAGS, SweepOptions
+from oocr_influence.cli.sweep_options import SweepOptions
+from oocr_influence.datasets.subsets import SPLITS, Design, Split
 from oocr_influence.results.naming import check_experiment_name
 
 # How a sweep is run: none of these changes its results, and only these go with --resume.
@@ -53,10 +54,7 @@ class DataModelingArgs(SweepOptions):
     @model_validator(mode="after")
     def _can_be_done(self) -> DataModelingArgs:
         faults = []
-        asked = [name for name in SUBSET_FLAGS if self._states_a_subset(name)]
-        if asked:
-            flags = ", ".join(f"--{name}" for name in asked)
-            faults.append(f"{flags}: runs on subsets of the documents are not here yet")
+        faults += self._faults_of_subsets()
         if self.micro_batch_size == "auto" and not self.execution().is_here:
             faults.append(
                 "--micro_batch_size auto: the trial would be of this machine, not of the cluster: "
@@ -87,13 +85,24 @@ class DataModelingArgs(SweepOptions):
             raise ValueError("\n       ".join(faults))
         return self
 
-    def _states_a_subset(self, name: str) -> bool:
-        """Whether a flag of subset runs was given a value that would change something."""
-        value = getattr(self, name)
-        if value is None or value == type(self).model_fields[name].default:
-            return False
-        counts = name.startswith(("n_datasets", "runs_per_dataset"))
-        return not (counts and value == 0)
+    def _faults_of_subsets(self) -> list[str]:
+        faults = []
+        asked = [
+            f"--n_datasets_{split}" for split in SPLITS if getattr(self, f"n_datasets_{split}")
+        ]
+        if not asked and not self.runs_per_dataset_all_docs:
+            faults.append("--runs_per_dataset_all_docs 0: there is nothing to run")
+        if not asked:
+            return faults
+        if self.just_train_all_docs:
+            faults.append(f"{asked[0]}: --just_train_all_docs trains on no subsets: leave one out")
+        if self.grid:
+            faults.append(
+                f"{asked[0]}: several values of a flag are for runs on all documents alone"
+            )
+        if self.extend and self.model_fields_set & {"n_datasets_train", "n_datasets_test"}:
+            faults.append("--extend adds runs on all documents, and no subsets: start a new sweep")
+        return faults
 
     def _faults_of_extending(self, stated: list[str]) -> list[str]:
         if not self.extend:
@@ -143,29 +152,72 @@ class DataModelingArgs(SweepOptions):
 
     def runs(self) -> list[TrainingArgs]:
         """One run a data order, on all documents; of a sweep without a grid."""
+        return [self.run_on_all(i) for i in range(self.runs_per_dataset_all_docs)]
+
+    def run_on_all(self, i: int = 0) -> TrainingArgs:
+        """Run `i` on all documents, whether it is asked for or not."""
+        return TrainingArgs(
+            **self._shared(),
+            data_order_seed=self.all_docs_data_order_seed + i,
+            eval_first_step=self.all_docs_eval_first_step,
+            epochs_per_eval=self.all_docs_epochs_per_eval,
+            steps_per_eval=self.all_docs_steps_per_eval,
+            epochs_per_save=self.all_docs_epochs_per_save,
+            steps_per_save=self.all_docs_steps_per_save,
+            save_first_checkpoint=self.all_docs_save_first_checkpoint,
+            save_final_checkpoint=self.all_docs_save_final_checkpoint,
+        )
+
+    def subset_run(self) -> TrainingArgs:
+        """What runs on subsets share; which subset and which order is each run's own."""
+        saves = self.epochs_per_save is not None
+        own = {
+            "eval_sets": self.subset_eval_sets,
+            "eval_metrics": self.subset_eval_metrics,
+            "n_loss_documents": self.n_loss_documents,
+            "save_state": saves and self.save_state,
+        }
+        if "n_loss_documents" not in self.model_fields_set:
+            own["n_loss_documents"] = 0
+        return TrainingArgs(
+            **{**self._shared(), **own},
+            eval_first_step=self.eval_first_step,
+            epochs_per_eval=self.epochs_per_eval,
+            epochs_per_save=self.epochs_per_save,
+            save_first_checkpoint=False,
+            save_final_checkpoint=self.save_final_checkpoint,
+            save_datasets=not self.dont_save_datasets,
+        )
+
+    def _shared(self) -> dict[str, Any]:
         assert self.dataset_builder_path is not None
         shared = {name: getattr(self, name) for name in TrainingOptions.model_fields}
         if not self.execution().is_here and self.gpus_per_job and self.precision == "auto":
             shared["precision"] = "bf16"  # as on the GPU where it will run, not as on this machine
         if Path(self.model).is_dir():  # a job may be run again from another place
             shared["model"] = str(Path(self.model).resolve())
-        return [
-            TrainingArgs(
-                **shared,
-                structured_dataset=self.dataset_builder_path,
-                data_order_seed=self.all_docs_data_order_seed + i,
-                burn_in_epochs=self.burnin_epochs,
-                eval_first_step=self.all_docs_eval_first_step,
-                epochs_per_eval=self.all_docs_epochs_per_eval,
-                steps_per_eval=self.all_docs_steps_per_eval,
-                epochs_per_save=self.all_docs_epochs_per_save,
-                steps_per_save=self.all_docs_steps_per_save,
-                save_first_checkpoint=self.all_docs_save_first_checkpoint,
-                save_final_checkpoint=self.all_docs_save_final_checkpoint,
-                processes=max(1, self.gpus_per_job),
-            )
-            for i in range(self.runs_per_dataset_all_docs)
-        ]
+        return shared | {
+            "structured_dataset": self.dataset_builder_path,
+            "burn_in_epochs": self.burnin_epochs,
+            "processes": max(1, self.gpus_per_job),
+        }
+
+    def subsets_of(self, split: Split) -> int:
+        """How many subsets of this split are asked for."""
+        return {"train": self.n_datasets_train, "test": self.n_datasets_test}[split]
+
+    def runs_of(self, split: Split) -> int:
+        """Runs of each subset of this split."""
+        return {"train": self.runs_per_dataset_train, "test": self.runs_per_dataset_test}[split]
+
+    def design(self) -> Design:
+        """How subsets are drawn."""
+        return Design(
+            self.subset_design,
+            docs_per_run=self.docs_per_run,
+            k=self.sampling_k,
+            active_facts=self.active_facts,
+        )
 
     def execution(self) -> Execution:
         """How the runs are run."""

@@ -12,22 +12,7 @@ from pydantic import Field
 
 from oocr_influence.cli.engines import ExecutionMode
 from oocr_influence.cli.options import TrainingOptions
-
-# Flags of the earlier system's runs on subsets of the documents, which this version has not yet.
-SUBSET_FLAGS = (
-    "n_datasets_train",
-    "n_datasets_test",
-    "runs_per_dataset_train",
-    "runs_per_dataset_test",
-    "docs_per_run",
-    "sampling_k",
-    "active_facts",
-    "eval_first_step",
-    "epochs_per_eval",
-    "epochs_per_save",
-    "save_final_checkpoint",
-    "dont_save_datasets",
-)
+from oocr_influence.datasets.subsets import DesignName
 
 
 class SweepOptions(TrainingOptions):
@@ -42,8 +27,8 @@ class SweepOptions(TrainingOptions):
     just_train_all_docs: bool = False
     """train on all documents and on no subsets"""
 
-    runs_per_dataset_all_docs: int = Field(default=5, ge=1)
-    """runs on all documents, each with a data order of its own (runs)"""
+    runs_per_dataset_all_docs: int = Field(default=5, ge=0)
+    """runs on all documents, each with a data order of its own (runs; 0: on subsets alone)"""
     all_docs_data_order_seed: int = 42
     """seed of the first run's data order; each further run takes the next"""
     all_docs_eval_first_step: bool = True
@@ -95,30 +80,42 @@ class SweepOptions(TrainingOptions):
     dry_run: bool = False
     """print what would be done, and exit"""
 
-    n_datasets_train: int | None = None
-    """subsets of the documents to train on; not here yet"""
-    n_datasets_test: int | None = None
-    """subsets held out; not here yet"""
-    runs_per_dataset_train: int | None = None
-    """runs a subset; not here yet"""
-    runs_per_dataset_test: int | None = None
-    """runs a held-out subset; not here yet"""
-    docs_per_run: int = 300
-    """documents of a subset; not here yet"""
-    sampling_k: int = 1
-    """documents of one fact that are drawn together; not here yet"""
+    n_datasets_train: int = Field(default=0, ge=0)
+    """subsets of the documents, each trained by itself from the same model, which datamodels are
+    fitted to (docs/data_modeling.md). Their n_loss_documents is 0 unless stated"""
+    n_datasets_test: int = Field(default=0, ge=0)
+    """further subsets, which datamodels and attribution methods are scored on"""
+    runs_per_dataset_train: int = Field(default=1, ge=1)
+    """runs of each subset, with data orders from all_docs_data_order_seed on (runs)"""
+    runs_per_dataset_test: int = Field(default=1, ge=1)
+    """the same of held-out subsets (runs)"""
+    docs_per_run: int = Field(default=300, ge=1)
+    """synthetic documents of a subset; n_pretraining_examples come to each (documents)"""
+    sampling_k: int = Field(default=1, ge=1)
+    """documents of one fact that are drawn together, in the same groups everywhere (documents)"""
+    subset_design: DesignName = "random"
+    """random: each subset by itself; stratified: as many documents of each fact; complement: pairs
+    of halves; leave_one_fact_out: all but one fact's, a subset a fact"""
     active_facts: list[str] | None = None
-    """facts whose documents are drawn from; not here yet"""
-    eval_first_step: bool | None = None
-    """of runs on subsets; not here yet (see all_docs_eval_first_step)"""
-    epochs_per_eval: float | None = None
-    """of runs on subsets; not here yet (see all_docs_epochs_per_eval)"""
-    epochs_per_save: float | None = None
-    """of runs on subsets; not here yet (see all_docs_epochs_per_save)"""
-    save_final_checkpoint: bool | None = None
-    """of runs on subsets; not here yet (see all_docs_save_final_checkpoint)"""
-    dont_save_datasets: bool | None = None
-    """of runs on subsets; not here yet"""
+    """facts whose documents are drawn, by id or by relation (None: all)"""
+    runs_per_job: int | None = Field(default=None, ge=1)
+    """runs on subsets that one job makes, the base model kept between them (runs; None: so that
+    each worker has about eight jobs)"""
+    subset_eval_sets: list[str] = ["*"]
+    """of runs on subsets: patterns of the names of the sets that are asked (names)"""
+    subset_eval_metrics: list[str] | None = ["accuracy_and_loss"]
+    """of runs on subsets: which of the sets' metrics are computed; ranks and beam_search take
+    longer (metrics; None: all)"""
+    eval_first_step: bool = False
+    """of runs on subsets: ask the untouched model too"""
+    epochs_per_eval: float | None = Field(default=None, gt=0)
+    """of runs on subsets: ask every so many epochs (epochs; None: at the end alone)"""
+    epochs_per_save: float | None = Field(default=None, gt=0)
+    """of runs on subsets: save every so many epochs (epochs; None: never, but for the end)"""
+    save_final_checkpoint: bool = False
+    """of runs on subsets: save the last weights"""
+    dont_save_datasets: bool = True
+    """of runs on subsets: keep what is trained and asked as digests alone"""
     logging_type_sweep_workers: Literal["disk"] = "disk"
     """where runs on subsets log; files on disk"""
     wandb_project: str | None = None

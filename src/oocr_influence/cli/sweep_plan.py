@@ -72,12 +72,15 @@ def _plan(
     args: DataModelingArgs, runs: list[TrainingArgs], before: list[Planned]
 ) -> tuple[list[TrainingArgs], Preparation]:
     """The runs of one point, settled, and what their first was found to be."""
-    alike = next((one for one in before if same_windows(one.args.runs()[0], args.runs()[0])), None)
+    first = runs[0] if runs else args.run_on_all()
+    alike = next(
+        (one for one in before if same_windows(one.args.run_on_all(), args.run_on_all())), None
+    )
     if alike is not None:
-        preparation = prepare_like(alike.preparation, runs[0])
+        preparation = prepare_like(alike.preparation, first)
     else:
         at_most = "n_pretraining_examples" not in args.model_fields_set
-        preparation = prepare(runs[0], at_most=at_most)
+        preparation = prepare(first, at_most=at_most)
     if args.micro_batch_size == "auto" and not args.dry_run:
         if alike is not None:
             preparation = tried_as(preparation, alike.preparation)
@@ -98,7 +101,7 @@ def _plan(
 def _describe(planned: Planned) -> list[str]:
     memory = planned.preparation.describe_memory()
     return [
-        *describe_jobs(planned.preparation, planned.runs),
+        *(describe_jobs(planned.preparation, planned.runs) if planned.runs else ()),
         planned.args.describe_treatment(),
         *([] if memory is None else [memory]),
     ]
@@ -119,6 +122,8 @@ def _describe_whole(args: DataModelingArgs, planned: list[Planned]) -> list[str]
 def needed(args: DataModelingArgs, planned: list[Planned]) -> int:
     """What the runs will leave on the disk, and take beside that while they go on (bytes)."""
     n_runs = sum(len(one.runs) for one in planned)
+    if not n_runs:
+        return 0
     at_once = min(n_runs, args.max_workers or n_runs)
     left = sum(len(one.runs) * one.preparation.run_bytes() for one in planned)
     return left + at_once * max(one.preparation.passing_bytes() for one in planned)
