@@ -231,7 +231,9 @@ class RunAsking:
                 "step_num": step,
                 "train_loss": self._run.last_step.loss if self._run.last_step else None,
                 "global_grad_norm": self._run.last_step.grad_norm if self._run.last_step else None,
-                "eval_results": with_records(found.eval_sets, found.records),
+                "eval_results": with_records(found.eval_sets, found.records)
+                if self._run.args.save_datasets
+                else found.eval_sets,
                 "eval_time": found.seconds / 60,
                 "document_losses": losses,
             }

@@ -58,7 +58,7 @@ def record_start(folder: RunFolder, log: ExperimentLog, preparation: Preparation
     )
     log.write()
     diff = working_tree_diff()
-    if diff:
+    if diff and args.save_datasets:  # the experiment has it too
         folder.saved_objects.mkdir(exist_ok=True)
         folder.working_tree_diff.write_text(diff, encoding="utf-8")
 

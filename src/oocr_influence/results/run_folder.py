@@ -397,6 +397,11 @@ class ExperimentFolder(_Folder):
         """The documents of one subset, as a reference to the experiment's dataset."""
         return self.subsampled_datasets(split) / f"{index}{SUBSET_BUILDER}"
 
+    @property
+    def outcomes(self) -> Path:
+        """What runs on subsets trained and answered, gathered; may be deleted."""
+        return self.path / "outcomes"
+
     def subset_metadata(self, split: str, index: int) -> Path:
         return self.subsampled_datasets(split) / f"{index}_metadata.json"
 
