@@ -39,6 +39,9 @@ COMMANDS = {
     "gpus": ("GpusArguments", "who has this machine's GPUs, and who waits for one"),
     "worker": ("WorkerArguments", "join a sweep from any machine that sees its folder"),
     "results": ("ResultsArguments", "everything that runs answered, in SQL, CSV or Parquet"),
+    "datamodel fit": ("FitArguments", "how documents, facts or relations move answers"),
+    "datamodel lds": ("LdsArguments", "how well that predicts runs on held-out subsets"),
+    "datamodel plan": ("PlanArguments", "how many subsets and runs a precision needs"),
     "replicate": ("ReplicateArguments", "the seed's four experiments, from datasets to table"),
 }
 
