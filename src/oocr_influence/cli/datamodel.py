@@ -80,7 +80,8 @@ def main_fit(args: FitArguments) -> int:
     features = features_of(outcomes, args.by)
     crossed = crossed_seeds(outcomes.seeds, values)
     parts = variances(values, crossed=crossed)
-    model = _computed(lambda: fit(features, values, method=args.method, confidence=args.confidence))
+    with _as_usage_errors():
+        model = fit(features, values, method=args.method, confidence=args.confidence)
     own_QF = own_features(outcomes, features)
     of_kind = kinds(outcomes.questions)
     rows = [["asked", "questions", "own", "others", "own on top", "reliable", "explained"]]
