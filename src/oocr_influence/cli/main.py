@@ -22,6 +22,10 @@ COMMANDS = {
     ),
     "dataset import": ("ImportDatasetArguments", "one file again out of what was exported"),
     "dataset diff": ("DiffDatasetsArguments", "what is different between two datasets"),
+    "dataset materialise": (
+        "MaterialiseDatasetArguments",
+        "a sweep's subset as a file that stands alone",
+    ),
     "dataset filter": ("FilterDatasetArguments", "a dataset without some documents or facts"),
     "data_modeling": ("DataModelingArgs", "run a sweep over data orders on this machine's GPUs"),
     "train_extractive": ("TrainExtractiveArgs", "run one training run in this process"),
