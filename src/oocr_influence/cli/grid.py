@@ -34,6 +34,8 @@ _ONE_VALUE = {
     "eval_cache",
     "metric_files",
     "lora_targets",
+    "eval_sets",
+    "eval_metrics",
     "logging_type",
     "compat",
     "profile",

@@ -87,9 +87,7 @@ class DataModelingArgs(SweepOptions):
 
     def _faults_of_subsets(self) -> list[str]:
         faults = []
-        asked = [
-            f"--n_datasets_{split}" for split in SPLITS if getattr(self, f"n_datasets_{split}")
-        ]
+        asked = [f"--n_datasets_{split}" for split in SPLITS if self.subsets_of(split)]
         if not asked and not self.runs_per_dataset_all_docs:
             faults.append("--runs_per_dataset_all_docs 0: there is nothing to run")
         if not asked:
@@ -203,8 +201,9 @@ class DataModelingArgs(SweepOptions):
         }
 
     def subsets_of(self, split: Split) -> int:
-        """How many subsets of this split are asked for."""
-        return {"train": self.n_datasets_train, "test": self.n_datasets_test}[split]
+        """How many subsets of this split are asked for, and run at all."""
+        asked = {"train": self.n_datasets_train, "test": self.n_datasets_test}[split]
+        return asked if self.runs_of(split) else 0
 
     def runs_of(self, split: Split) -> int:
         """Runs of each subset of this split."""
