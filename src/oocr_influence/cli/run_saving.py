@@ -24,6 +24,7 @@ from oocr_influence.cli.run_context import RunContext
 from oocr_influence.cli.start_checkpoint import same_start
 from oocr_influence.models.load import save_checkpoint
 from oocr_influence.models.streaming import CheckpointLayout, Tensors, stream_checkpoint
+from oocr_influence.results.checkpoints import content_digest
 from oocr_influence.training.loop import Snapshot
 from oocr_influence.training.moments import write_moments
 from oocr_influence.training.state import Place, State, place_of
@@ -55,6 +56,8 @@ class RunSaving:
             self._look("start")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._pending: Future[float] | None = None
+        self.final_digest: str | None = None
+        """Of the tensors of `checkpoint_final`, once it is written."""
 
     def is_due(self, step: int) -> bool:
         """Whether the schedule asks for anything at this step."""
@@ -112,6 +115,8 @@ class RunSaving:
                 self._write_state(state)
             if name is not None:
                 self._write_checkpoint(name, tensors, state)
+                if name == "final":  # beside the last evaluation, out of the system's memory
+                    self.final_digest = content_digest(self._run.folder.checkpoint(name))
             if step is not None:
                 self._prune(step)
             return time.perf_counter() - began
