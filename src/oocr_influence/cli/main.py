@@ -39,6 +39,7 @@ COMMANDS = {
     "gpus": ("GpusArguments", "who has this machine's GPUs, and who waits for one"),
     "worker": ("WorkerArguments", "join a sweep from any machine that sees its folder"),
     "results": ("ResultsArguments", "everything that runs answered, in SQL, CSV or Parquet"),
+    "document": ("DocumentArguments", "write the replication record of what was run"),
     "rerun": ("RerunArguments", "run one run again from its record: does it come out the same?"),
     "diff": ("DiffArguments", "how two runs differ, in words"),
     "replicate": ("ReplicateArguments", "the seed's four experiments, from datasets to table"),

@@ -58,9 +58,15 @@ def size(n_bytes: Any) -> str:
     """`79.1 MB (79,123,456 bytes)`: a unit of thousands as disks are sold, and the number."""
     if not isinstance(n_bytes, int | float):
         return UNKNOWN
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+    exact = f"{n_bytes:,.0f} bytes"
+    return exact if n_bytes < 1e3 else f"{short_size(n_bytes)} ({exact})"
+
+
+def short_size(n_bytes: float) -> str:
+    """`79.1 MB`."""
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n_bytes >= factor:
-            return f"{n_bytes / factor:.1f} {unit} ({n_bytes:,.0f} bytes)"
+            return f"{n_bytes / factor:.1f} {unit}"
     return f"{n_bytes:,.0f} bytes"
 
 

@@ -6,7 +6,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from oocr_influence.reports.markdown import UNKNOWN, code, count, duration, memory, moment, table
+from oocr_influence.reports.markdown import (
+    UNKNOWN,
+    code,
+    count,
+    duration,
+    memory,
+    moment,
+    table,
+    value,
+)
 from oocr_influence.reports.sweep_records import (
     Attempt,
     ExperimentRecord,
@@ -36,7 +45,7 @@ def timeline(sweeps: Sweeps) -> list[str]:
     """When everything began, first came to an end, and ended; a row a run."""
     began = sorted(filter(None, (one.started_at for one in sweeps.experiments)))
     ends = sorted(
-        (end, f"{one.name}, {_who(one, job)}")
+        (end, _who(job))
         for one in sweeps.experiments
         for job in one.ledger.jobs
         for end in [_done_at(job)]
@@ -87,18 +96,20 @@ def durations(sweeps: Sweeps) -> list[str]:
         [
             one.name,
             run_label(one, run),
+            value(run.args.get("epochs", UNKNOWN)),
             duration(run.logged.get("time_taken")),
             duration(_phase(run, "train", "seconds")),
             duration(_phase(run, "evaluate", "seconds")),
             duration(_phase(run, "save", "seconds")),
-            memory(_phase(run, "train", "gpu_peak_bytes")),
+            _gpu_memory(run),
             memory(_most_memory(run)),
         ]
         for one, run in sweeps.runs
     ]
     if not rows:
         return ["No run is left that could say how long it took."]
-    header = ["experiment", "run", "in all", "training and all within", "evaluating", "saving"]
+    header = ["experiment", "run", "epochs", "in all", "training with what is within"]
+    header += ["evaluating", "saving"]
     return table([*header, "most GPU memory", "most memory of the process"], rows)
 
 
@@ -137,9 +148,10 @@ def _of_experiment(one: ExperimentRecord) -> list[str]:
     if driver is not None:
         who = driver.get("driver") or {}
         lines = [
-            f"- Engine {code(driver.get('engine', UNKNOWN))}, {driver.get('gpus_per_job', UNKNOWN)} "
-            f"GPUs a run, {driver.get('at_once', UNKNOWN)} runs at the same time at most, last "
-            f"driven by process {who.get('pid', UNKNOWN)} on {who.get('host', UNKNOWN)}",
+            f"- Engine {code(driver.get('engine', UNKNOWN))}, GPUs a run: "
+            f"{driver.get('gpus_per_job', UNKNOWN)}, runs at the same time: at most "
+            f"{driver.get('at_once', UNKNOWN)}, last driven by process "
+            f"{who.get('pid', UNKNOWN)} on {who.get('host', UNKNOWN)}",
         ]
     if one.ledger.workers:
         hosts = Counter(str(worker.get("host") or UNKNOWN) for worker in one.ledger.workers)
@@ -168,10 +180,9 @@ def _device(one: ExperimentRecord, job: JobRecord) -> str:
     return ", ".join(sorted(found)) or UNKNOWN
 
 
-def _who(one: ExperimentRecord, job: JobRecord) -> str:
-    seed = job.args.get("data_order_seed")
+def _who(job: JobRecord) -> str:
     took = f" after {duration(job.last.seconds)}" if job.last else ""
-    return f"seed {seed}{took}" if seed is not None else job.label + took
+    return f"{job.label}{took}"
 
 
 def _done_at(job: JobRecord) -> str | None:
@@ -263,6 +274,11 @@ def _phase(run: RunRecord, phase: str, name: str) -> Any:
     phases = run.logged.get("phases")
     entry = phases.get(phase) if isinstance(phases, Mapping) else None
     return entry.get(name) if isinstance(entry, Mapping) else None
+
+
+def _gpu_memory(run: RunRecord) -> str:
+    is_cpu = run.logged.get("device") == "cpu"
+    return "no GPU" if is_cpu else memory(_phase(run, "train", "gpu_peak_bytes"))
 
 
 def _most_memory(run: RunRecord) -> int | None:

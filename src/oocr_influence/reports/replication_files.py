@@ -8,7 +8,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from oocr_influence.reports.markdown import UNKNOWN, code, count, fenced, moment, size, table
+from oocr_influence.reports.markdown import (
+    UNKNOWN,
+    code,
+    count,
+    fenced,
+    moment,
+    short_size,
+    size,
+    table,
+)
 from oocr_influence.reports.replication_course import run_label
 from oocr_influence.reports.sweep_records import ExperimentRecord, RunRecord, Sweeps
 from oocr_influence.results.run_folder import CHECKPOINT, RUNS_FOLDERS, RunFolder
@@ -28,7 +37,11 @@ _ENTRIES = {"entry": "entries"}
 
 def output_structure(sweeps: Sweeps) -> list[str]:
     """The folders as they lie there, with what they take of the disk."""
-    lines = ["Every experiment has a folder of its own, named by its time in UTC:", ""]
+    lines = [
+        "Every experiment has a folder of its own, named by its time in UTC. Sizes are those of "
+        "the files, one that has several names counted once.",
+        "",
+    ]
     tree: list[str] = []
     for one in sweeps.experiments:
         tree += [f"{sweeps.shown(one.folder.path)}/  # {size(disk_bytes([one.folder.path]))}"]
@@ -145,7 +158,8 @@ def _note(path: Path) -> str:
     if path.is_file():
         return ""
     if path.name not in _COUNTED:
-        return f"  # {size(disk_bytes([path]))}" if path.name.startswith(CHECKPOINT) else ""
+        is_checkpoint = path.name.startswith(CHECKPOINT)
+        return f"  # {short_size(disk_bytes([path]))}" if is_checkpoint else ""
     entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
     if path.name == "jobs":
         entries = [entry for entry in entries if (entry / "spec.json").exists()]
@@ -182,7 +196,7 @@ def _verified(sweeps: Sweeps) -> list[str]:
     lines = [
         f"The checks of `oocr verify` were made on {moment(sweeps.written)}: {well} of "
         f"{count(len(rows), 'run')} well. For each run its schedule is worked out anew from its "
-        "arguments, and every checkpoint, evaluation, question, window and update of it looked for.",
+        "arguments, and every checkpoint, evaluation, question, window and update looked for.",
         "",
     ]
     if rows:
