@@ -72,10 +72,19 @@ def write(*words, to):
 
 
 def section(text, heading):
-    """What stands under a heading, up to the next of its level or above."""
-    level = heading.count("#")
-    found = re.search(rf"^{re.escape(heading)}\n(.*?)(?=^#{{1,{level}}} |\Z)", text, re.M | re.S)
-    return found.group(1)
+    """What stands under a heading, up to the next of its level or above; comments of a shell's in
+    a block of code are none."""
+    level, found, inside, fenced = heading.count("#"), [], False, False
+    for line in text.splitlines():
+        fenced ^= line.lstrip().startswith("```")
+        is_heading = not fenced and re.match(r"#{1,6} ", line) is not None
+        if inside and is_heading and len(line.split(" ")[0]) <= level:
+            break
+        if inside:
+            found.append(line)
+        inside |= is_heading and line == heading
+    assert inside, heading
+    return "\n".join(found) + "\n"
 
 
 def shell(command, cwd):
@@ -86,6 +95,8 @@ def shell(command, cwd):
 def documented(tmp_path_factory):
     """A real sweep of two runs, one of them deleted since, and its record."""
     place = tmp_path_factory.mktemp("real")
+    # Cores that no other sweep of this machine shares.
+    ENVIRONMENT["LAUNCHER_HOST_FOLDER"] = str(tmp_path_factory.mktemp("host"))
     sweep(place / "outputs", "--experiment_name", "mayors_test", "--runs_per_dataset_all_docs", 2)
     (experiment,) = (place / "outputs").iterdir()
     before = os.getcwd()  # noqa: PTH109
@@ -215,16 +226,19 @@ def test_the_tree_and_the_artifacts_are_what_lies_there(documented):
     run = run_of(experiment)
     names = [re.sub(r"[│├└─ ]+", "", line.split("  #")[0], count=1) for line in told.splitlines()]
     for path in [*experiment.iterdir(), *run.iterdir(), run]:
-        assert f"{path.name}/" * path.is_dir() or path.name in names
         assert path.name + "/" * path.is_dir() in names
     # Each file once, as du counts, but without what folders take themselves.
-    files = f"find {experiment} -type f -printf '%i %s\\n' | sort -u | awk '{{n += $2}} END {{print n}}'"
-    n_bytes = int(shell(files, place))
+    files = f"find {experiment} -type f -printf '%i %s\\n' | sort -u"
+    n_bytes = int(shell(f"{files} | awk '{{n += $2}} END {{print n}}'", place))
     assert f"({n_bytes:,} bytes)" in told
     assert f"{len(list((run / 'eval_datasets').iterdir()))} evaluation datasets" in told
     artifacts = section(text, "## Final Model Artifacts")
     assert f"`{run.relative_to(place)}/checkpoint_final/`" in artifacts
-    assert "checkpoint_start, checkpoint_e1_s2, checkpoint_final; 3 evaluations" in artifacts
+    checkpoints = sorted(path.name for path in run.glob("checkpoint_*"))
+    assert len(checkpoints) == 3
+    (listed,) = re.findall(r"seed \d+: (.*); 3 evaluations", artifacts)
+    assert sorted(listed.split(", ")) == checkpoints
+    assert (listed[:16], listed[-16:]) == ("checkpoint_start", "checkpoint_final")
     final = shell(f"du -b {run}/checkpoint_final/* | awk '{{n += $1}} END {{print n}}'", place)
     assert f"({int(final):,} bytes)" in artifacts
 
@@ -252,7 +266,7 @@ def test_cleanup_and_verification_say_what_was_done(documented):
 
 
 def test_instructions_have_versions_datasets_and_measured_durations(documented):
-    place, experiment, text = documented
+    _, experiment, text = documented
     told = section(text, "## Replication Instructions")
     provenance = log_of(experiment)["log_dict"]["provenance"]
     assert f"torch {provenance['libraries']['torch']}" in told
@@ -287,7 +301,7 @@ def test_training_config_holds_every_argument_of_every_run(documented):
 
 
 def test_a_record_is_not_replaced_unasked(documented, tmp_path):
-    place, experiment, _ = documented
+    _, experiment, _ = documented
     write(experiment, to=tmp_path)
     (tmp_path / "replication.md").write_text("my own words")
     with pytest.raises(UsageError, match=r"replication\.md.* already: add --overwrite"):
