@@ -423,7 +423,8 @@ def test_outputs_of_the_earlier_system_are_told_as_far_as_they_go(tmp_path):
     shutil.copy(SAMPLE, experiment.structured_dataset)
     text = write(tmp_path / "outputs", to=tmp_path / "record")
     assert [line for line in text.splitlines() if line in HEADINGS] == HEADINGS
-    assert "**Start time:** 2026-01-20 23:26:34 UTC" in text
+    told = "**Start time:** 2026-01-20 23:26:34 by its folder's name, time zone unknown"
+    assert told in text
     assert "death_dates_1epoch: 1/1 runs completed" in text
     assert "The command is unknown" in text
     assert "| `learning_rate` | 0.0001 | 0.0001 |" in text

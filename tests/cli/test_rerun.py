@@ -1,7 +1,9 @@
 """`oocr rerun` and `oocr diff`: replayed bit for bit, refused, warned of, told apart in words."""
 
+import hashlib
 import json
 import shutil
+import sys
 import warnings
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from oocr_influence.cli import rerun as rerun_command
 from oocr_influence.cli.arguments import UsageError, parse
 from oocr_influence.cli.one_run import run_once
 from oocr_influence.cli.options import TrainingArgs
+from oocr_influence.results.checkpoints import content_digest
 from oocr_influence.results.run_folder import RunFolder
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "earlier_structured_dataset.json"
@@ -99,6 +102,21 @@ def test_a_replay_is_the_same_to_the_last_bit(first, tmp_path, capsys):
     assert diff(first.path, again.path) == 0
     out = capsys.readouterr().out
     assert "the same, in both: configuration, model, data, data order, code" in out
+
+
+def test_a_run_writes_down_what_a_replay_takes(first):
+    log = json.loads(first.experiment_log.read_text())["log_dict"]
+    assert log["dataset_digest"] == hashlib.sha256(SAMPLE.read_bytes()).hexdigest()
+    assert log["final_weights_digest"] == content_digest(first.checkpoint("final"))
+    assert log["torch_settings"]["threads"] == 1
+    assert log["torch_settings"]["cpu_capability"]
+    provenance = log["provenance"]
+    assert provenance["libraries"]["torch"] == torch.__version__
+    assert provenance["command_line"] == sys.orig_argv
+    git = provenance["git"]
+    if git["dirty"]:
+        diff = first.working_tree_diff.read_text()
+        assert hashlib.sha256(diff.encode()).hexdigest() == git["diff_digest"]
 
 
 def test_another_dataset_is_refused_unless_told(copied, tmp_path, capsys):

@@ -125,6 +125,9 @@ def plan_replay(args: RerunArguments) -> Replay:
         "eval_cache": False,
         **_model(args, record),
     }
+    for path, digest in (record.log_dict.get("metric_file_digests") or {}).items():
+        if Path(path).is_file() and file_digest(Path(path)) != digest:
+            warned.append(f"{path}, a file of own metrics, is not what it was")
     if record.log_dict["status"] != "completed":
         status = record.log_dict["status"]
         warned.append(f"its status is {status}: what it has not made cannot be compared")

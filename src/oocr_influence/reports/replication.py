@@ -23,13 +23,14 @@ from oocr_influence.reports.replication_configuration import (
     configuration,
     given,
 )
-from oocr_influence.reports.replication_course import durations, gpu_allocation, speed, timeline
+from oocr_influence.reports.replication_course import durations, speed, timeline
 from oocr_influence.reports.replication_files import (
     artifacts,
     cleanup,
     output_structure,
     verification,
 )
+from oocr_influence.reports.replication_gpus import gpu_allocation
 from oocr_influence.reports.replication_script import not_default, training_script
 from oocr_influence.reports.replication_setup import datasets, overview, task
 from oocr_influence.reports.sweep_records import ExperimentRecord, RunRecord, Sweeps

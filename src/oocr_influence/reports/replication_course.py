@@ -1,14 +1,13 @@
-"""How the runs went, as part of a replication record: GPUs, timeline, completion, durations."""
+"""How the runs went, as part of a replication record: timeline, completion, durations."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from oocr_influence.reports.markdown import (
     UNKNOWN,
-    code,
     count,
     duration,
     memory,
@@ -27,20 +26,6 @@ from oocr_influence.reports.sweep_records import (
 from oocr_influence.results.step_log import read_steps
 
 
-def gpu_allocation(sweeps: Sweeps) -> list[str]:
-    """The machines with their GPUs, and which job had which."""
-    lines = ["Machines, as the runs saw them:", ""]
-    machines: dict[str, list[Mapping[str, Any]] | None] = {}
-    for _, run in sweeps.runs:
-        if run.provenance.get("host"):
-            machines.setdefault(str(run.provenance["host"]), run.provenance.get("gpus"))
-    lines += [f"- {host}: {_gpus(gpus)}" for host, gpus in sorted(machines.items())]
-    lines += [] if machines else [f"- {UNKNOWN}: no run wrote down where it ran"]
-    for one in sweeps.experiments:
-        lines += ["", f"**{one.name}**", "", *_of_experiment(one)]
-    return lines
-
-
 def timeline(sweeps: Sweeps) -> list[str]:
     """When everything began, first came to an end, and ended; a row a run."""
     began = sorted(filter(None, (one.started_at for one in sweeps.experiments)))
@@ -51,7 +36,7 @@ def timeline(sweeps: Sweeps) -> list[str]:
         for end in [_done_at(job)]
         if end is not None
     )
-    lines = [f"- **Start time:** {moment(began[0]) if began else UNKNOWN}"]
+    lines = [f"- **Start time:** {moment(began[0]) if began else _by_name(sweeps)}"]
     if ends:
         first, last = ends[0], ends[-1]
         lines.append(f"- **First completion:** {moment(first[0])} ({first[1]})")
@@ -129,57 +114,6 @@ def run_label(one: ExperimentRecord, run: RunRecord) -> str:
     return f"{run.variant}, {seed}" if run.variant else seed
 
 
-def _gpus(gpus: Sequence[Mapping[str, Any]] | None) -> str:
-    if gpus is None:
-        return f"GPUs {UNKNOWN}"
-    if not gpus:
-        return "no GPU"
-    counted = Counter(
-        f"{gpu.get('name', UNKNOWN)} ({memory(gpu.get('memory_bytes'))}, driver "
-        f"{gpu.get('driver', UNKNOWN)})"
-        for gpu in gpus
-    )
-    return ", ".join(f"{n} × {name}" for name, n in sorted(counted.items()))
-
-
-def _of_experiment(one: ExperimentRecord) -> list[str]:
-    driver = one.ledger.driver
-    lines = []
-    if driver is not None:
-        who = driver.get("driver") or {}
-        lines = [
-            f"- Engine {code(driver.get('engine', UNKNOWN))}, GPUs a run: "
-            f"{driver.get('gpus_per_job', UNKNOWN)}, runs at the same time: at most "
-            f"{driver.get('at_once', UNKNOWN)}, last driven by process "
-            f"{who.get('pid', UNKNOWN)} on {who.get('host', UNKNOWN)}",
-        ]
-    if one.ledger.workers:
-        hosts = Counter(str(worker.get("host") or UNKNOWN) for worker in one.ledger.workers)
-        told = ", ".join(f"{n} on {host}" for host, n in sorted(hosts.items()))
-        lines.append(f"- {count(len(one.ledger.workers), 'worker')}: {told}")
-    rows = [
-        [job.label, attempt.number, attempt.host or UNKNOWN, _places(attempt), _device(one, job)]
-        for job in one.ledger.jobs
-        for attempt in job.attempts
-    ]
-    if rows:
-        header = ["run", "attempt", "machine", "CUDA_VISIBLE_DEVICES", "device"]
-        return [*lines, "", *table(header, rows)]
-    devices = {str(run.logged.get("device", UNKNOWN)) for run in one.runs}
-    return [*lines, f"- No job's record says which GPU it had; devices: {', '.join(devices)}"]
-
-
-def _places(attempt: Attempt) -> str:
-    if attempt.gpus is None:
-        return UNKNOWN
-    return attempt.gpus or "none: a core"
-
-
-def _device(one: ExperimentRecord, job: JobRecord) -> str:
-    found = {str(run.logged["device"]) for run in one.runs_of(job) if "device" in run.logged}
-    return ", ".join(sorted(found)) or UNKNOWN
-
-
 def _who(job: JobRecord) -> str:
     took = f" after {duration(job.last.seconds)}" if job.last else ""
     return f"{job.label}{took}"
@@ -197,6 +131,23 @@ def _first_of_runs(sweeps: Sweeps) -> str:
         if run.complete and isinstance(end := _phase(run, "train", "end"), str)
     )
     return f"{moment(ended[0][0])} ({ended[0][1]})" if ended else UNKNOWN
+
+
+def _by_name(sweeps: Sweeps) -> str:
+    """The earlier system wrote no moment down but in the names of folders."""
+    stamps = sorted(filter(None, (stamp_of(one.folder.name) for one in sweeps.experiments)))
+    return _of_unknown_zone(stamps[0]) if stamps else UNKNOWN
+
+
+def _start_of(run: RunRecord) -> str:
+    collected, stamp = run.provenance.get("collected"), stamp_of(run.folder.name)
+    if collected or not (run.earlier and stamp):
+        return moment(collected or stamp)
+    return _of_unknown_zone(stamp)
+
+
+def _of_unknown_zone(stamp: str) -> str:
+    return f"{stamp[:19].replace('T', ' ')} by its folder's name, time zone {UNKNOWN}"
 
 
 def _stops(sweeps: Sweeps) -> list[str]:
@@ -246,7 +197,7 @@ def _rows_of(one: ExperimentRecord) -> list[str]:
         [
             run_label(one, run),
             "–",
-            moment(run.provenance.get("collected") or stamp_of(run.folder.name)),
+            _start_of(run),
             moment(_phase(run, "train", "end")),
             duration(run.logged.get("time_taken")),
             run.status,

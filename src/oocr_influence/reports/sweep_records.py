@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -156,16 +157,19 @@ class ExperimentRecord:
             return sum(job.state == "done" for job in self.ledger.jobs)
         return sum(run.complete for run in self.runs)
 
+    @cached_property
+    def _job_of(self) -> dict[str, JobRecord]:
+        """By the run's name: the job that says that it made it, or the one of its arguments."""
+        jobs = self.ledger.jobs
+        found = {a.run: job for job in jobs for a in job.attempts if a.run is not None}
+        for run in self.runs:
+            if run.folder.name not in found and (job := _of_these_arguments(jobs, run.args)):
+                found[run.folder.name] = job
+        return found
+
     def job_of(self, run: RunRecord) -> JobRecord | None:
-        """The job that made a run: the one that says so, or the one of its arguments."""
-        for job in self.ledger.jobs:
-            if any(attempt.run == run.folder.name for attempt in job.attempts):
-                return job
-        for job in self.ledger.jobs:
-            patches = [{}, *(attempt.patch for attempt in job.attempts)]
-            if any({**job.args, **patch} == run.args for patch in patches):
-                return job
-        return None
+        """The job that made a run; None for one that was made by hand."""
+        return self._job_of.get(run.folder.name)
 
     def runs_of(self, job: JobRecord) -> list[RunRecord]:
         """The runs of a job that are still there."""
@@ -181,9 +185,14 @@ class ExperimentRecord:
 
     @property
     def started_at(self) -> str | None:
-        """When the experiment was begun, as it wrote down, or as its folder is called (UTC)."""
+        """When the experiment was begun, as it wrote down, or as its folder is called in UTC.
+
+        None for the earlier system's: it is not known in which time zone it named folders.
+        """
         collected = self.provenance.get("collected")
-        return str(collected) if collected else stamp_of(self.folder.name)
+        if collected or self.earlier:
+            return str(collected) if collected else None
+        return stamp_of(self.folder.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,8 +245,16 @@ def read_lone_run(run: RunFolder) -> ExperimentRecord:
     return ExperimentRecord(folder, record.log, [record], Ledger(), [], dataset, fault, True)
 
 
+def _of_these_arguments(jobs: Sequence[JobRecord], args: Mapping[str, Any]) -> JobRecord | None:
+    for job in jobs:
+        patches: list[Mapping[str, Any]] = [{}, *(attempt.patch for attempt in job.attempts)]
+        if any({**job.args, **patch} == args for patch in patches):
+            return job
+    return None
+
+
 def stamp_of(name: str) -> str | None:
-    """The moment in a folder's name, taken for UTC as ours are; None where there is none."""
+    """The moment in a folder's name, which in ours is UTC; None where there is none."""
     if not is_stamped(name):
         return None
     year, month, day, time = name.split("_")[:4]

@@ -40,7 +40,6 @@ _OF_THE_DATA = {
     "packing_digest": "the windows",
     "eval_suite_digest": "the questions",
     "n_eval_sets": "sets of questions",
-    "metric_file_digests": "the files of own metrics",
 }
 # What transformers writes into a configuration of its own accord.
 _NOT_OF_A_MODEL = {"transformers_version", "_name_or_path", "torch_dtype", "dtype", "use_cache"}
@@ -100,6 +99,9 @@ def _shape_of(config: Any) -> dict[str, Any]:
 def _data(a: Record, b: Record, found: Differences) -> None:
     for name, words in _OF_THE_DATA.items():
         compare_logged(found, a, b, "data", name, words)
+    metrics = [one.log_dict.get("metric_file_digests", MISSING) for one in (a, b)]
+    left, right = (sorted(one.values()) if isinstance(one, dict) else MISSING for one in metrics)
+    compare_values(found, "data", "the files of own metrics", left, right)
 
 
 def _order(a: Record, b: Record, found: Differences) -> None:

@@ -86,7 +86,7 @@ def _steps_in_words(
         for key in other
         if left[key].loss is not None and right[key].loss is not None
     ]
-    largest = f", losses by up to {max(gaps):.3g}" if gaps else ""
+    largest = f", losses by up to {max(gaps):.3g}" if any(gaps) else ""
     step = f"{'burn-in ' if one.burn_in else ''}update {one.step}"
     return (
         f"{len(other)} of {n} updates{largest}; first {step}, in {', '.join(kinds)} "
