@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import socket
 import sys
 import warnings
 from pathlib import Path
@@ -13,10 +14,12 @@ import pytest
 import torch
 
 from oocr_influence.cli import diff as diff_command
+from oocr_influence.cli import document
 from oocr_influence.cli import rerun as rerun_command
 from oocr_influence.cli.arguments import UsageError, parse
 from oocr_influence.cli.one_run import run_once
 from oocr_influence.cli.options import TrainingArgs
+from oocr_influence.cli.run_context import Control, RunStopped
 from oocr_influence.results.checkpoints import content_digest
 from oocr_influence.results.run_folder import RunFolder
 
@@ -117,6 +120,28 @@ def test_a_run_writes_down_what_a_replay_takes(first):
     if git["dirty"]:
         diff = first.working_tree_diff.read_text()
         assert hashlib.sha256(diff.encode()).hexdigest() == git["diff_digest"]
+
+
+def test_a_run_that_was_stopped_and_went_on_replays_the_same(tmp_path, capsys):
+    given = {**SMALL, **SHORT, "structured_dataset": SAMPLE, "output_dir": tmp_path / "first"}
+    args, made = TrainingArgs(**given), []
+    control = Control(
+        report=lambda told: made.append(told.get("completed")),
+        stop_requested=lambda: 3 in made,
+    )
+    with pytest.raises(RunStopped) as stopped:
+        run_once(args, control)
+    run = RunFolder(stopped.value.folder)
+    run_once(args, unfinished=run)
+    (entry,) = json.loads(run.experiment_log.read_text())["log_dict"]["resumed"]
+    assert entry["step"] == 3
+    assert entry["provenance"]["host"] == socket.gethostname()
+    assert rerun(run.path, "--to", tmp_path / "again") == 0
+    words = [str(tmp_path / "first"), "--to", str(tmp_path / "record")]
+    document.main(parse(document.DocumentArguments, words))
+    text = (tmp_path / "record" / "replication.md").read_text()
+    assert "experiment, seed 42: went on after step 3 on " in text
+    assert f"({socket.gethostname()})" in text
 
 
 def test_another_dataset_is_refused_unless_told(copied, tmp_path, capsys):

@@ -116,7 +116,7 @@ class RunSaving:
             if name is not None:
                 self._write_checkpoint(name, tensors, state)
                 if name == "final":  # beside the last evaluation, out of the system's memory
-                    self.final_digest = content_digest(self._run.folder.checkpoint(name))
+                    self.final_digest = self._digest_of(name)
             if step is not None:
                 self._prune(step)
             return time.perf_counter() - began
@@ -130,6 +130,14 @@ class RunSaving:
         self._run.phases.add("save", seconds)
         self._run.phases.add("save_stall", seconds)
         self._look(name)
+
+    def _digest_of(self, name: str) -> str | None:
+        """Of what has just been written; a run is not lost for a line of its record."""
+        try:
+            return content_digest(self._run.folder.checkpoint(name))
+        except (OSError, ValueError) as error:
+            logger.warning("no digest of checkpoint_%s: %s", name, error)
+            return None
 
     def _write_state(self, state: State) -> None:
         with self._run.folder.writing_training_state() as path:
