@@ -3,7 +3,7 @@
     python benchmarks/data_modeling.py          # minutes; the whole: --subsets 100 --runs 5
     python benchmarks/data_modeling.py --only lds
 
-`kept` is a sweep of `olmo2-tiny` as users run it: blocks of runs, each block in one process. `alone`
+`kept` is a sweep of `olmo2-tiny` as users run it: blocks of runs, each in one process. `alone`
 are some of the same runs, one process each, as the earlier system made them. Throughput is runs a
 minute of one worker. `between` is from the end of a run to the first update of the next of its
 block, by their logs. `lds` fits a ridge to 200 subsets of 3,000 documents and scores 500 questions

@@ -46,6 +46,9 @@ COMMANDS = {
     "datamodel fit": ("FitArguments", "how documents, facts or relations move answers"),
     "datamodel lds": ("LdsArguments", "how well that predicts runs on held-out subsets"),
     "datamodel plan": ("PlanArguments", "how many subsets and runs a precision needs"),
+    "document": ("DocumentArguments", "write the replication record of what was run"),
+    "rerun": ("RerunArguments", "run one run again from its record: does it come out the same?"),
+    "diff": ("DiffArguments", "how two runs differ, in words"),
     "replicate": ("ReplicateArguments", "the seed's four experiments, from datasets to table"),
 }
 

@@ -178,6 +178,8 @@ class _Run:
                     self.leader.sharded.release()
                 exposures = self._train()
                 self.saving.fence()
+                if self.saving.final_digest is not None:
+                    self.log.update(final_weights_digest=self.saving.final_digest)
             self.folder.training_state.unlink(missing_ok=True)
             if self.model.device.type == "cuda":
                 phase["gpu_peak_bytes"] = torch.cuda.max_memory_allocated(self.model.device)

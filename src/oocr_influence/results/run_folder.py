@@ -27,6 +27,7 @@ from oocr_influence.results import (
     ownership,
     step_log,
 )
+from oocr_influence.results.digests import text_digest
 
 STRUCTURED_DATASET = "structured_dataset_all.json"
 CHECKPOINT = "checkpoint_"
@@ -147,7 +148,21 @@ class RunFolder(_Folder):
 
     @property
     def working_tree_diff(self) -> Path:
+        """How the code differed from its commit when the run began; not there where it did not."""
         return self.saved_objects / "working_tree.diff"
+
+    def later_diff(self, digest: str) -> Path:
+        """The same, by its digest, of when the run was gone on with."""
+        return self.saved_objects / f"working_tree_{digest[:16]}.diff"
+
+    def save_diff(self, diff: str) -> None:
+        """Keep how the code differs from its commit; the first stays beside later ones."""
+        path = self.working_tree_diff
+        if path.exists():
+            if path.read_text(encoding="utf-8") == diff:
+                return
+            path = self.later_diff(text_digest(diff))
+        atomic.write_text(path, diff)
 
     def checkpoint(self, name: str) -> Path:
         """Where the checkpoint `start`, `e1_s42` or `final` lies."""
