@@ -61,8 +61,8 @@ def record_start(folder: RunFolder, log: ExperimentLog, preparation: Preparation
         order_digests={str(epoch): order_digest(order) for epoch, order in orders.items()},
     )
     log.write()
-    if diff and args.save_datasets:  # of a run on a subset, the experiment has it
-        folder.save_diff(diff)
+    if diff:
+        folder.save_diff(diff, shared=args.subset_split is not None)
 
 
 def torch_settings() -> dict[str, Any]:

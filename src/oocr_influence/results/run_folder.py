@@ -155,14 +155,23 @@ class RunFolder(_Folder):
         """The same, by its digest, of when the run was gone on with."""
         return self.saved_objects / f"working_tree_{digest[:16]}.diff"
 
-    def save_diff(self, diff: str) -> None:
-        """Keep how the code differs from its commit; the first stays beside later ones."""
+    def save_diff(self, diff: str, *, shared: bool = False) -> None:
+        """Keep how the code differs from its commit; the first stays beside later ones.
+
+        `shared`: thousands of runs of an experiment have it, and share the bytes of one file.
+        """
         path = self.working_tree_diff
         if path.exists():
             if path.read_text(encoding="utf-8") == diff:
                 return
             path = self.later_diff(text_digest(diff))
-        atomic.write_text(path, diff)
+        if not shared:
+            atomic.write_text(path, diff)
+            return
+        one = self.experiment.path / self.later_diff(text_digest(diff)).name
+        if not one.exists():
+            atomic.write_text(one, diff)
+        atomic.link_file(one, path)
 
     def checkpoint(self, name: str) -> Path:
         """Where the checkpoint `start`, `e1_s42` or `final` lies."""
