@@ -85,7 +85,8 @@ div {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }}
 th, td {{ text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }}
-td {{ overflow-wrap: anywhere; min-width: 1.5rem; }} td:nth-child(2):not(.number) {{ min-width: 9rem; }}
+td {{ overflow-wrap: anywhere; min-width: 1.5rem; }}
+td:nth-child(2):not(.number) {{ min-width: 9rem; }}
 td.number, .flag {{ white-space: nowrap; }} .number {{ text-align: right; }}
 .bad {{ color: light-dark(#b00020, #ff8a80); font-weight: 600; }}
 summary {{ cursor: pointer; margin: .8rem 0; }}
