@@ -35,6 +35,7 @@ _ONE_VALUE = {
     "metric_files",
     "lora_targets",
     "logging_type",
+    "wandb_project",
     "compat",
     "profile",
 }

@@ -63,8 +63,6 @@ class DataModelingArgs(SweepOptions):
                 "name a number"
             )
         faults += self.alone_faults(max(1, self.gpus_per_job), "--gpus_per_job")
-        if self.wandb_project is not None:
-            faults.append("--wandb_project: the earlier system's logger is not here")
         if self.force_git_repo_has_sweep:
             faults.append("--force_git_repo_has_sweep: the commit and diff are recorded instead")
         ignored = sorted(self.model_fields_set - NOT_OF_THE_EXPERIMENT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from oocr_influence.cli.micro_batch import describe_trial, settle, tried_as
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation, prepare, prepare_like, same_windows
 from oocr_influence.cli.sweep_arguments import DataModelingArgs
+from oocr_influence.cli.trackers import missing_packages
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ def plan_all(
     """
     if args.dry_run:
         print(json.dumps(args.model_dump(mode="json"), indent=1))
+    for line in missing_packages(args.logging_type):
+        warnings.warn(line, stacklevel=2)
     planned: list[Planned] = []
     said: list[str] = []
     points = args.points()

@@ -130,6 +130,11 @@ class RunFolder(_Folder):
         return self.saved_objects / "steps.jsonl"
 
     @property
+    def trackers(self) -> Path:
+        """What W&B and TensorBoard keep of this run, and how far each has been told."""
+        return self.saved_objects / "trackers"
+
+    @property
     def exposure(self) -> Path:
         """How many labels of each document entered the loss: one row a document."""
         return self.saved_objects / "exposure.parquet"
