@@ -52,6 +52,8 @@ class DataModelingArgs(SweepOptions):
 
     @model_validator(mode="after")
     def _can_be_done(self) -> DataModelingArgs:
+        if not self._is_a_sweep():
+            return self
         faults = []
         asked = [name for name in SUBSET_FLAGS if self._states_a_subset(name)]
         if asked:
@@ -84,6 +86,9 @@ class DataModelingArgs(SweepOptions):
         if faults:
             raise ValueError("\n       ".join(faults))
         return self
+
+    def _is_a_sweep(self) -> bool:
+        return True
 
     def _states_a_subset(self, name: str) -> bool:
         """Whether a flag of subset runs was given a value that would change something."""

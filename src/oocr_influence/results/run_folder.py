@@ -376,6 +376,11 @@ class ExperimentFolder(_Folder):
         return self.path / "cleanups.jsonl"
 
     @property
+    def plan(self) -> Path:
+        """What the sweep was expected to do and to take, when it began."""
+        return self.path / "plan.json"
+
+    @property
     def all_docs_runs(self) -> Path:
         return self.path / ALL_DOCS_RUNS
 
