@@ -157,7 +157,7 @@ def start_all(args: DataModelingArgs, planned: list[Planned]) -> Experiment:
 def _write_plan(args: DataModelingArgs, planned: list[Planned], experiment: Experiment) -> None:
     """What is expected, for `oocr plan --against`; a sweep does not depend on it."""
     try:
-        hardware = hardware_of(on_cpu=args.gpus_per_job == 0)
+        hardware = hardware_of(on_cpu=args.gpus_per_job == 0, here=args.execution().is_here)
         write_json(experiment.folder.plan, plan_sweep(args, planned, hardware))
     except Exception as error:
         warnings.warn(f"no plan.json was written: {type(error).__name__}: {error}", stacklevel=2)

@@ -79,6 +79,7 @@ def main(args: PlanArguments) -> int:
             device_memory=args.device_memory,
             device_flops=args.device_flops,
             on_cpu=args.gpus_per_job == 0,
+            here=args.execution().is_here,
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
@@ -115,8 +116,12 @@ def faults_of(plan: dict[str, Any], hardware: Hardware, args: PlanArguments) -> 
                 f"it does not fit{where}: {needed / 2**30:.1f} GiB of {there / 2**30:.1f} GiB "
                 f"({point['memory_bytes']['basis']})"
             )
-    if hardware.kind == "cuda" and hardware.units < max(1, args.gpus_per_job):
-        faults.append(f"--gpus_per_job {args.gpus_per_job} is more than its {hardware.units} GPUs")
+    is_known = args.execution().is_here or args.gpus is not None
+    if is_known and hardware.kind == "cuda" and hardware.units < max(1, args.gpus_per_job):
+        faults.append(
+            f"--gpus_per_job {args.gpus_per_job} is more than {hardware.units}, which is planned "
+            "for: see --gpus"
+        )
     line = (args.output_dir.absolute(), *args.output_dir.absolute().parents)
     free = shutil.disk_usage(next(path for path in line if path.exists())).free
     reserved = plan["whole"]["disk_reserved"]

@@ -26,7 +26,7 @@ def compare(path: Path) -> dict[str, dict[str, Any]]:
     experiments = [folder for folder in find_experiments(path) if folder.plan.is_file()]
     if not experiments:
         raise UsageError(
-            f"--against {path}: no experiment there has a plan.json; sweeps write one at their start"
+            f"--against {path}: no experiment there has a plan.json, which sweeps write first"
         )
     return {folder.name: _compare(folder) for folder in experiments}
 

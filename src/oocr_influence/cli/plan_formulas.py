@@ -91,13 +91,14 @@ def activation_bytes(
 ) -> int:
     """What the backward pass keeps of `tokens` tokens of one micro-batch.
 
-    A layer keeps of each token about 12 vectors of the hidden size, 3 of the query heads', 3 of the
+    A layer keeps of each token about 9 vectors of the hidden size, 3 of the query heads', 2 of the
     key heads' and 4 of the feed-forward layer: inputs of products, of norms and of the gate, and
-    attention without its scores, which are computed again. Where activations are recomputed, its
-    input alone, and all of one layer.
+    attention without its scores, which are computed again (counted in OLMo-2 under torch; norms
+    that are not fused keep theirs in float32). Where activations are recomputed, a layer's input
+    alone, and all of one layer.
     """
     of_a_layer = (
-        12 * shape.hidden + 3 * shape.heads + 3 * shape.key_heads + 4 * shape.feed_forward
+        9 * shape.hidden + 3 * shape.heads + 2 * shape.key_heads + 4 * shape.feed_forward
     ) * element_bytes
     if recomputed:
         return tokens * (shape.layers * shape.hidden * element_bytes + of_a_layer)

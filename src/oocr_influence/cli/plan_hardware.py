@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from launcher.gpus import available_cpus, memory_bytes, name_of, visible_gpus
@@ -34,14 +34,13 @@ class Hardware:
     flops: float | None
     """Of one GPU at its peak, dense, in bf16 (FLOP/s)."""
     how: str
+    flops_stated: bool = False
+    """Whether the peak is a person's, for whatever precision they train in."""
 
-    def describe(self) -> str:
-        """One line."""
-        unit = "GPU" if self.kind == "cuda" else "core"
-        memory = "" if self.memory_bytes is None else f", {self.memory_bytes / 2**30:.1f} GiB each"
-        peak = "" if self.flops is None else f", {self.flops / 1e12:g} TFLOP/s each"
-        plural = "s" * (self.units != 1)
-        return f"{self.units} {unit}{plural} ({self.name}{memory}{peak}; {self.how})"
+    def at(self, precision: str) -> Hardware:
+        """The same for training in this precision: data sheets' peaks are for bf16."""
+        known = self.flops_stated or precision != "fp32"
+        return self if known else replace(self, flops=None)
 
 
 def hardware_of(
@@ -51,22 +50,27 @@ def hardware_of(
     device_memory: float | None = None,
     device_flops: float | None = None,
     on_cpu: bool = False,
+    here: bool = True,
 ) -> Hardware:
     """What was stated (GiB, TFLOP/s), and for the rest what this machine has.
 
-    `on_cpu` is for runs without GPUs. Raises ValueError for a GPU that no data sheet is known of.
+    `on_cpu` is for runs without GPUs; not `here`, on a cluster, nothing is known that is not
+    stated. Raises ValueError for a GPU that no data sheet is known of.
     """
     stated = any(value is not None for value in (device, gpus, device_memory, device_flops))
-    if not stated and (on_cpu or pick_device().type != "cuda"):
+    if not stated and (on_cpu or (here and pick_device().type != "cuda")):
         why = "runs are asked for without GPUs" if on_cpu else "there is no GPU here"
         return Hardware("cpu", "this machine's CPU", available_cpus(), None, None, why)
+    if not stated and not here:
+        why = "not known here: --device and --gpus state them"
+        return Hardware("cuda", "the cluster's", 1, None, None, why)
     if device is not None and device not in KNOWN_GPUS:
         raise ValueError(
             f"--device {device}: no data sheet of it here; choose among {', '.join(KNOWN_GPUS)}, "
             "or give --device_memory and --device_flops"
         )
-    here = visible_gpus()
-    own = name_of(here[0]) if here else None
+    visible = visible_gpus() if here else []
+    own = name_of(visible[0]) if visible else None
     sheet = device or sheet_of(own)
     known = KNOWN_GPUS.get(sheet or "")
     memory: int | None = None
@@ -74,18 +78,19 @@ def hardware_of(
         memory = round(device_memory * 2**30)
     elif device is not None and known:
         memory = known[0] * 10**9
-    elif here:
-        memory = memory_bytes(here[0])
+    elif visible:
+        memory = memory_bytes(visible[0])
     peak = None if known is None else known[1] * 1e12
     if device_flops is not None:
         peak = device_flops * 1e12
     return Hardware(
         kind="cuda",
         name=device or own or "a GPU",
-        units=gpus if gpus is not None else max(1, len(here)),
+        units=gpus if gpus is not None else max(1, len(visible)),
         memory_bytes=memory,
         flops=peak,
         how="as stated" if stated else "of this machine",
+        flops_stated=device_flops is not None,
     )
 
 

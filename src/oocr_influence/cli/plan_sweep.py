@@ -80,6 +80,7 @@ def _point(
     one: Planned, hardware: Hardware, mfu: float, measure: Measure, cache: Cache | None
 ) -> dict[str, Any]:
     preparation = one.preparation
+    hardware = hardware.at(preparation.args.precision)
     counts = count_run(preparation)
     asked = count_asked(one, hardware.kind, cache)
     shape = shape_of(load_config(preparation.resolved))
@@ -197,15 +198,17 @@ def _memory(
         return unknown("the configuration names its sizes otherwise")
     args = preparation.args
     config = load_config(preparation.resolved)
-    # Where several processes train, each holds a share of the state.
-    state = needed_bytes(args, config) / args.processes
+    layout = trained_layout(args)
+    state: float = needed_bytes(args, config)
+    if args.processes > 1:  # shares in training, and all weights while the model is asked
+        asked = state * (layout.weight + layout.optimizer / args.processes) / layout.trained
+        state = max(state / args.processes, asked)
     size = 1 if args.micro_batch_size == "auto" else args.micro_batch
     tokens = size * args.chunk_size
     bytes_each = torch.empty((), dtype=pick_dtype(args.precision, torch.device(hardware.kind)))
     element = bytes_each.itemsize
     kept = activation_bytes(shape, tokens, element, recomputed=args.gradient_checkpointing)
     head = head_bytes(shape, tokens, hardware.kind, element)
-    layout = trained_layout(args)
     how = (
         f"{gibibytes(state)} state ({layout.trained:.4g} bytes a trained parameter) + "
         f"{gibibytes(kept)} activations of {size} × {args.chunk_size:,} tokens + {gibibytes(head)} "

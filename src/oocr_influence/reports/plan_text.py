@@ -43,8 +43,8 @@ def _point(point: Mapping[str, Any]) -> list[str]:
     rows = [
         ("data", data, "counted", ""),
         ("steps", f"{run['total_steps']:,}{burn_in}", "counted", ""),
-        ("evaluations", f"{len(run['evaluations'])}", "counted", " ".join(run["evaluations"])),
-        ("checkpoints", f"{len(run['checkpoints'])}", "counted", " ".join(run["checkpoints"])),
+        ("evaluations", f"{len(run['evaluations'])}", "counted", _names(run["evaluations"])),
+        ("checkpoints", f"{len(run['checkpoints'])}", "counted", _names(run["checkpoints"])),
         ("asked each time", questions, "counted", f"{asked['scored_tokens']:,} tokens"),
         ("an update", *_row(point["update_seconds"], duration)),
         ("an evaluation", *_row(point["evaluation_seconds"], duration)),
@@ -72,6 +72,11 @@ def render_comparison(rows: Sequence[Mapping[str, Any]], title: str) -> str:
             )
         )
     return "\n".join([title, *_table(told)])
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = names if len(names) <= 7 else [*names[:6], "…", names[-1]]
+    return " ".join(shown)
 
 
 def _row(figure: Mapping[str, Any], show: Any) -> tuple[str, str, str]:
