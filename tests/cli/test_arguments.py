@@ -154,12 +154,12 @@ def test_compat_earlier_is_a_switch_whose_parts_are_flags():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--logging_type wandb", "wandb"),
+        ("--logging_type wanbd", "no wanbd here; choose among disk, stdout, wandb, tensorboard"),
         ("--execution_mode kubernetes", "kubernetes mode is not here"),
         ("--n_datasets_test 200 --just_train_all_docs", "trains on no subsets"),
         ("--runs_per_dataset_all_docs 0", "nothing to run"),
         ("--epochs inf", "finite number"),
-        ("--wandb_project x", "--wandb_project"),
+        ("--wandb_project x", "--wandb_project goes with --logging_type wandb"),
         ("--force_git_repo_has_sweep", "--force_git_repo_has_sweep"),
         ("--experiment_name ../x", "--experiment_name"),
         (f"--experiment_name {'n' * 161}", "161 bytes"),

@@ -37,6 +37,7 @@ _ONE_VALUE = {
     "eval_sets",
     "eval_metrics",
     "logging_type",
+    "wandb_project",
     "compat",
     "profile",
 }

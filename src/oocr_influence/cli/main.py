@@ -28,6 +28,7 @@ COMMANDS = {
     ),
     "dataset filter": ("FilterDatasetArguments", "a dataset without some documents or facts"),
     "data_modeling": ("DataModelingArgs", "run a sweep over data orders on this machine's GPUs"),
+    "plan": ("PlanArguments", "what a sweep will do and take; afterwards, what it did and took"),
     "train_extractive": ("TrainExtractiveArgs", "run one training run in this process"),
     "evaluate": ("EvaluateArguments", "ask any checkpoints or models any dataset's sets"),
     "sample": ("SampleArguments", "answers that a model gives again and again, as a new eval set"),

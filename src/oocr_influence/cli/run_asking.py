@@ -224,6 +224,7 @@ class RunAsking:
     def _record(self, step: int, name: str, found: Measured) -> None:
         """One entry of the log's history."""
         losses = found.document_losses
+        self._run.tracking.evaluation(step, found.eval_sets, losses, found.seconds)
         epoch = step / self._run.preparation.schedule.steps_per_epoch
         self._run.log.append(
             {

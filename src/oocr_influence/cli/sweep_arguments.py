@@ -53,6 +53,8 @@ class DataModelingArgs(SweepOptions):
 
     @model_validator(mode="after")
     def _can_be_done(self) -> DataModelingArgs:
+        if not self._is_a_sweep():
+            return self
         faults = []
         faults += self._faults_of_subsets()
         if self.micro_batch_size == "auto" and not self.execution().is_here:
@@ -61,8 +63,6 @@ class DataModelingArgs(SweepOptions):
                 "name a number"
             )
         faults += self.alone_faults(max(1, self.gpus_per_job), "--gpus_per_job")
-        if self.wandb_project is not None:
-            faults.append("--wandb_project: the earlier system's logger is not here")
         if self.force_git_repo_has_sweep:
             faults.append("--force_git_repo_has_sweep: the commit and diff are recorded instead")
         ignored = sorted(self.model_fields_set - NOT_OF_THE_EXPERIMENT)
@@ -84,6 +84,9 @@ class DataModelingArgs(SweepOptions):
         if faults:
             raise ValueError("\n       ".join(faults))
         return self
+
+    def _is_a_sweep(self) -> bool:
+        return True
 
     def _faults_of_subsets(self) -> list[str]:
         faults = []

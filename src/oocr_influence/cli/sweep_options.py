@@ -118,7 +118,5 @@ class SweepOptions(TrainingOptions):
     """of runs on subsets: keep what is trained and asked as digests alone"""
     logging_type_sweep_workers: Literal["disk"] = "disk"
     """where runs on subsets log; files on disk"""
-    wandb_project: str | None = None
-    """of the earlier system's logger; refused"""
     force_git_repo_has_sweep: bool = False
     """of the earlier system; refused: the commit and the diff are recorded instead"""

@@ -132,6 +132,11 @@ class RunFolder(_Folder):
         return self.saved_objects / "steps.jsonl"
 
     @property
+    def trackers(self) -> Path:
+        """What W&B and TensorBoard keep of this run, and how far each has been told."""
+        return self.saved_objects / "trackers"
+
+    @property
     def exposure(self) -> Path:
         """How many labels of each document entered the loss: one row a document."""
         return self.saved_objects / "exposure.parquet"
@@ -394,6 +399,11 @@ class ExperimentFolder(_Folder):
     def cleanups(self) -> Path:
         """What was deleted from this experiment: one line of JSON a deletion."""
         return self.path / "cleanups.jsonl"
+
+    @property
+    def plan(self) -> Path:
+        """What the sweep was expected to do and to take, when it began."""
+        return self.path / "plan.json"
 
     @property
     def all_docs_runs(self) -> Path:
