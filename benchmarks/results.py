@@ -97,8 +97,10 @@ def records_table(fixed: dict[str, Any], rng: np.random.Generator, n_candidates:
     columns["rank_tie_averaged"] = pa.array(rank.astype(float))
     columns["accuracy"] = pa.array((rank == 1).astype(float))
     offsets = pa.array(np.arange(n_rows + 1) * n_candidates, pa.int32())
-    logprobs = pa.array(rng.random(n_rows * n_candidates))
+    logprobs = pa.array(-30 * rng.random(n_rows * n_candidates))
     columns["candidate_logprobs"] = pa.ListArray.from_arrays(offsets, logprobs)
+    n_tokens = pa.array(rng.integers(2, 6, n_rows * n_candidates), pa.int32())
+    columns["candidate_n_tokens"] = pa.ListArray.from_arrays(offsets, n_tokens)
     schema = pa.schema(known_columns())
     return pa.table(
         [columns.get(field.name, pa.nulls(n_rows, field.type)) for field in schema], schema=schema

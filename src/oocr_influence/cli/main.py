@@ -39,6 +39,7 @@ COMMANDS = {
     "gpus": ("GpusArguments", "who has this machine's GPUs, and who waits for one"),
     "worker": ("WorkerArguments", "join a sweep from any machine that sees its folder"),
     "results": ("ResultsArguments", "everything that runs answered, in SQL, CSV or Parquet"),
+    "report": ("ReportArguments", "what runs learned, as one page that opens in any browser"),
     "replicate": ("ReplicateArguments", "the seed's four experiments, from datasets to table"),
 }
 
