@@ -1,8 +1,8 @@
 #!/bin/sh
 # Renew requirements.lock: exact versions of the core, the development tools, DuckDB and the LLM
 # client (its tests run against a server of their own); and
-# requirements-smollm2.lock, requirements-lora.lock and requirements-engines.lock: what `make smollm2`,
-# `make lora` and `make engines` add to them.
+# requirements-smollm2.lock, requirements-lora.lock, requirements-engines.lock and
+# requirements-browser.lock: what `make smollm2`, `make lora`, `make engines` and `make browser` add.
 #
 #     make lock
 #
@@ -27,4 +27,7 @@ grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton
 .venv/bin/uv pip compile -q pyproject.toml --extra dev --extra llm --extra results --extra ray -c requirements.lock \
     --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url -o requirements.tmp
 grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton)' > requirements-engines.lock
+.venv/bin/uv pip compile -q pyproject.toml --extra dev --extra llm --extra results --extra browser -c requirements.lock \
+    --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url -o requirements.tmp
+grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton)' > requirements-browser.lock
 rm requirements.tmp "$pins"

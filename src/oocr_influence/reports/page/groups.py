@@ -100,8 +100,12 @@ def find_groups(runs: Sequence[Run]) -> list[Group]:
 
 
 def differences(groups: Sequence[Group]) -> dict[str, list[Any]]:
-    """The arguments in which groups differ, with each group's value; None where it has none."""
-    keys = sorted({key for group in groups for key in group.args} - _PLACES)
+    """The arguments in which groups differ, with each group's value; None where it has none.
+
+    What differs within a group, as seeds do, is told of there.
+    """
+    within = {key for group in groups for key in group.differing}
+    keys = sorted({key for group in groups for key in group.args} - _PLACES - within)
     table = {key: [group.args.get(key) for group in groups] for key in keys}
     for key in ("dataset_digest", "model_commit", "weights_digest", "commit_hash"):
         values = [group.logged(key) for group in groups]

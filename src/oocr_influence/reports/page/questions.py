@@ -31,7 +31,7 @@ _AT_LAST = """
     select set, index, any_value(prompt) as prompt, any_value(completion) as completion,
            any_value(entity) as entity, avg(accuracy) as accuracy, avg(prob) as prob,
            min({metric}) as low, max({metric}) as high, max(n_candidates) as n_candidates
-    from questions where {of_group} group by all order by set, index
+    from questions where {of_group} and step = $2 group by all order by set, index
 """
 # Candidates are ranked by loss a token; of tied first ones each has an equal part.
 _FIRST = """
@@ -87,7 +87,8 @@ class QuestionTable:
         for entity, label in entity_labels(collected, group, moments).items():
             self._labels.setdefault(entity, label)
         ranks = _series(collected, runs, moments, metric)
-        at_last = _query(collected, _AT_LAST, metric, runs)
+        query = _AT_LAST.format(metric=metric, of_group=_OF_GROUP)
+        at_last = collected.sql(query, [runs, last]).to_pylist()
         first = _first_answers(collected, runs, last)
         kept: dict[str, list[Any]] = defaultdict(list)
         for row in at_last:
@@ -132,14 +133,6 @@ class QuestionTable:
         return self._questions.of(
             (self._sets[row["set"]], *texts, self._entities.of(row["entity"] or "?"))
         )
-
-
-def _query(
-    collected: Collected, query: str, metric: str, runs: Sequence[str]
-) -> list[dict[str, Any]]:
-    told = query.format(metric=metric, of_group=_OF_GROUP)
-    rows: list[dict[str, Any]] = collected.sql(told, [list(runs)]).to_pylist()
-    return rows
 
 
 def _series(

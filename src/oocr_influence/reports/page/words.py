@@ -137,7 +137,7 @@ def _difference_sentence(group: Group) -> list[str]:
     if not group.differing:
         return ["No argument differs between the runs."]
     parts = [
-        f"{key.replace('_', ' ')} ({', '.join(_value(v) for v in values)})"
+        f"{key.replace('_', ' ')} ({', '.join(_values(values))})"
         for key, values in group.differing.items()
     ]
     return [f"The runs differ in {', '.join(parts)}, and in nothing else that was recorded."]
@@ -159,6 +159,12 @@ def _asking_sentence(
     whom = "It was" if n_runs == 1 else "Each was"
     sets_told = _plural(len(sets), "set")
     return f"{whom} asked {questions} in {sets_told} {times}, {span}.{behind}"
+
+
+def _values(values: Sequence[Any]) -> list[str]:
+    """Each value once, numbers in their order."""
+    numbers = all(isinstance(value, int | float) for value in values)
+    return list(dict.fromkeys(map(_value, sorted(values) if numbers else values)))
 
 
 def _value(value: Any) -> str:

@@ -72,7 +72,7 @@ function legend(root, metric, x, y, narrow) {
   const steps = metric.ranks ? [-1, -0.5, 0, 0.25, 0.5, 0.75, 1] : [0, 0.25, 0.5, 0.75, 1];
   const size = narrow ? 26 : 34;
   steps.forEach((t, i) => root.append(svg("rect", { x: x + i * size, y, width: size, height: 9, style: `fill: rgb(var(--heat-${t < 0 ? "bad" : "good"}) / ${Math.abs(t)}); stroke: var(--grid)` })));
-  const ends = metric.ranks ? ["far worse", "chance", "right"] : ["", "", ""];
+  const ends = metric.ranks ? [narrow ? "worse" : "far worse", "chance", "right"] : ["", "", ""];
   if (metric.ranks) [[0, "start"], [2.5, "middle"], [7, "end"]].forEach(([at, anchor], i) => root.append(svg("text", { x: x + at * size, y: y + 22, "text-anchor": anchor }, ends[i])));
   else root.append(svg("text", { x, y: y + 22 }, metric.better === "low" ? "highest" : "lowest"), svg("text", { x: x + 5 * size, y: y + 22, "text-anchor": "end" }, metric.better === "low" ? "lowest" : "highest"));
 }

@@ -93,7 +93,7 @@ function endingSvg(width, shown, kinds, readout) {
     "aria-label": "Mean rank of the right answer by kind of question at the last evaluation, with intervals and entities" });
   for (const tick of [1, ...niceTicks(1, top, (right - room.left) / 60).filter((t) => t > 1.4)])
     root.append(svg("line", { x1: x(tick), x2: x(tick), y1: room.top - 6, y2: bottom, class: "grid" }),
-      svg("text", { x: x(tick), y: room.top - 12, "text-anchor": "middle" }, tick === 1 ? "1 = right" : number(tick)));
+      svg("text", { x: x(tick), y: room.top - 12, "text-anchor": "middle" }, tick === 1 && !narrow ? "1 = right" : number(tick)));
   root.append(svg("text", { x: right, y: bottom + 22, "text-anchor": "end" }, "mean rank of the right answer"));
   if (!narrow) root.append(svg("text", { x: width, y: room.top - 12, "text-anchor": "end" }, "mean [95 %]"));
   const dots = [];
