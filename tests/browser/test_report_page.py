@@ -234,11 +234,12 @@ def test_a_page_of_the_seeds_size_is_small_and_opens(tmp_path, open_page):
     assert shown(opened.page) == 190 * 100
     opened.page.fill('input[type="search"]', "wording 17, city 12?")
     assert 1 <= shown(opened.page) <= 4  # it is an example before three others
-    shutil.rmtree(tmp_path / "outputs")  # a gigabyte
+    shutil.rmtree(tmp_path / "outputs")  # two gigabytes
 
 
 def test_paper_of_another_width_draws_anew(sweep, open_page):
     page = open_page(sweep).page
     wide = page.get_attribute("#epochs svg", "width")
     page.set_viewport_size({"width": 500, "height": 800})
-    page.wait_for_function(f"document.querySelector('#epochs svg').getAttribute('width') < {wide}")
+    page.wait_for_selector(f'#epochs svg:not([width="{wide}"])')
+    assert float(page.get_attribute("#epochs svg", "width")) < 500

@@ -40,6 +40,7 @@ COMMANDS = {
     "worker": ("WorkerArguments", "join a sweep from any machine that sees its folder"),
     "results": ("ResultsArguments", "everything that runs answered, in SQL, CSV or Parquet"),
     "report": ("ReportArguments", "what runs learned, as one page that opens in any browser"),
+    "view": ("ViewArguments", "the same page, live in a browser while a sweep runs"),
     "replicate": ("ReplicateArguments", "the seed's four experiments, from datasets to table"),
 }
 

@@ -46,7 +46,7 @@ def collected_runs(paths: Sequence[Path]) -> Iterator[Collected]:
 
 def read_page(paths: Sequence[Path], collected: Collected) -> PageData:
     """The page of everything at `paths`."""
-    return page_data(collected, sweeps=[_sweep(one) for one in experiments_of(paths)])
+    return page_data(collected, sweeps=[sweep_of(one) for one in experiments_of(paths)])
 
 
 def experiments_of(paths: Sequence[Path]) -> list[ExperimentFolder]:
@@ -58,7 +58,7 @@ def experiments_of(paths: Sequence[Path]) -> list[ExperimentFolder]:
     return list(found.values())
 
 
-def _sweep(experiment: ExperimentFolder) -> dict[str, Any]:
+def sweep_of(experiment: ExperimentFolder) -> dict[str, Any]:
     """How an experiment's jobs stand; `jobs` of those that did not end well, with last lines."""
     told: dict[str, Any] = {"experiment": experiment.name, "counts": None, "failed": []}
     if not experiment.jobs.is_dir():
@@ -97,4 +97,4 @@ def _failed(experiment: ExperimentFolder, job: JobStatus) -> dict[str, Any]:
     }
 
 
-__all__ = ["collected_runs", "experiments_of", "read_page"]
+__all__ = ["collected_runs", "experiments_of", "read_page", "sweep_of"]

@@ -70,8 +70,11 @@ async function unpacked(text) {
 }
 
 function take(newHead, newDetail) {
+  const chosen = head && head.groups[state.group] ? head.groups[state.group].name : null;
   head = newHead;
   detail = newDetail;
+  const again = head.groups.findIndex((group) => group.name === chosen);
+  if (again >= 0) state.group = again;
   setsByName = new Map(head.sets.map((one) => [one.name, one]));
   if (!state.metric) state.metric = head.main_metric;
   state.group = Math.min(state.group, Math.max(0, head.groups.length - 1));

@@ -5,11 +5,18 @@ const PAGE = 25;
 function questionRows(number) {
   const own = detail.questions.groups[number], all = detail.questions;
   return own.questions.map((q, i) => ({
-    key: `${number}:${q}`, order: all.set[q] * 1e6 + i, set: head.sets[all.set[q]], prompt: all.texts[all.prompt[q]], answer: all.texts[all.answer[q]],
+    key: keyOf(head.groups[number].name, head.sets[all.set[q]].name, all.texts[all.prompt[q]], all.texts[all.answer[q]]), order: all.set[q] * 1e6 + i, set: head.sets[all.set[q]], prompt: all.texts[all.prompt[q]], answer: all.texts[all.answer[q]],
     entity: all.entities[all.entity[q]], ranks: own.ranks[i], accuracy: own.accuracy[i], prob: own.prob[i], low: own.low[i], high: own.high[i],
     first: own.first[i], n: own.n_candidates[i],
     start: own.ranks[i].find((rank) => rank !== null), end: own.ranks[i][own.ranks[i].length - 1],
   }));
+}
+
+/** What a question is known by, whatever else comes onto the page (FNV-1a). */
+function keyOf(...texts) {
+  let hash = 2166136261;
+  for (const text of texts) for (let i = 0; i < text.length; i += 1) hash = Math.imul(hash ^ text.charCodeAt(i), 16777619);
+  return `q${(hash >>> 0).toString(36)}`;
 }
 
 let rowsOf = { detail: null, group: -1, rows: [] };
