@@ -34,7 +34,7 @@ def _chromium():
         return installed, dict(os.environ)
     libraries = [path for path in (UNPACKED / "usr/lib").glob("*-linux-gnu*") if path.is_dir()]
     inside = [str(path) for one in libraries for path in (one, one / "nss", one / "pulseaudio")]
-    env = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(inside)}
+    env = {**os.environ, **({"LD_LIBRARY_PATH": os.pathsep.join(inside)} if inside else {})}
     if (UNPACKED / "etc/fonts").is_dir() and not Path("/etc/fonts").is_dir():
         env["FONTCONFIG_PATH"] = str(UNPACKED / "etc/fonts")
         env["FONTCONFIG_SYSROOT"] = str(UNPACKED)

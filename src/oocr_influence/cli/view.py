@@ -2,9 +2,10 @@
 
     oocr view outputs/…_mayors        # prints an address of this machine; Ctrl-C ends it
 
-Only this machine's loopback is served, and nothing can be written through it. On another machine:
-`ssh -L 8080:127.0.0.1:PORT machine` and then http://127.0.0.1:8080/ needs `--port 8080` on both
-sides, since the page answers to its own address alone.
+Only this machine's loopback is served, and nothing can be written through it. From another machine,
+with the same port on both sides, since the page answers to its own address alone:
+
+    ssh -L 8080:127.0.0.1:8080 machine oocr view outputs --port 8080
 """
 
 from __future__ import annotations

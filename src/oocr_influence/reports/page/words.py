@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +42,14 @@ def replay(group: Group) -> dict[str, Any]:
     """What running it again takes: commands, commit, digests, machine; None where unknown."""
     logs = [run.log_dict for run in group.runs]
     stated: dict[str, Any] = {}
-    command = None
-    try:
+    with suppress(OSError, ValueError):  # a run of its own has no experiment's log
         log = read_experiment_log(group.runs[0].folder.experiment.experiment_log)
         stated = _provenance(log.log_dict)
-        command = _command(stated)
-    except (OSError, ValueError):
-        pass
     stated = stated or next((found for one in logs if (found := _provenance(one))), {})
     git = stated.get("git") if isinstance(stated.get("git"), dict) else {}
     assert isinstance(git, dict)
     return {
-        "command": command,
+        "command": _command(stated),
         "commit": git.get("commit") or group.logged("commit_hash"),
         "dirty": git.get("dirty"),
         "diffs": [
@@ -151,7 +148,7 @@ def _asking_sentence(
     asked = sum(one["n"] or 0 for one in sets)
     questions = f"{asked:,} questions" if asked else f"questions, their number {UNKNOWN},"
     first, last = moments[0].epoch, moments[-1].epoch
-    span = f"at epoch {first:g}" if first == last else f"from epoch {first:g} to {last:g}"
+    span = f"at epoch {first:.3g}" if first == last else f"from epoch {first:.3g} to {last:.3g}"
     times = "once" if len(moments) == 1 else f"{len(moments)} times"
     behind = ""
     if moments[-1].n_runs < n_runs:

@@ -59,7 +59,7 @@ function curveCaption(metric, shown) {
   const spread = many > 1 ? `A line is the mean over runs, the band reaches from the lowest to the highest run${shown.length === 1 ? " and thin lines are the runs" : ""}: the spread over seeds, no interval. ` : "One run: there is no spread over seeds to show. ";
   const better = metric.better ? `${metric.better === "low" ? "Lower" : "Higher"} is better${metric.ranks ? ", and drawn on top" : ""}. ` : "";
   const swapped = shown.some((group) => group.lines.some((line) => (line.series[metric.key] || {}).swapped)) ? "The thin dotted line is the null level of the trained questions: the same metric, graded by another entity's answer. " : "";
-  return `${metric.label}: ${metric.explained}. ${better}${spread}${swapped}Grey are controls: questions about entities that no document tells this of.`;
+  return `${metric.label}: ${metric.explained}. ${better}${spread}${swapped}${shown.some((group) => group.lines.some((line) => line.asked.startsWith("control"))) ? "Grey are controls: questions about entities that no document tells this of." : "No controls were asked."}`;
 }
 
 function chartTable(key, groups, charts, metric) {

@@ -1,7 +1,7 @@
 // The page: its parts in reading order, the controls above them, and what a live page hears.
 
 const PARTS = [
-  ["known", "Known in the end", "What was known in the end", endings],
+  ["known", "Known", () => head.runs.length && head.runs.every((run) => run.status === "completed") ? "What was known in the end" : "What is known so far", endings],
   ["epochs", "Over epochs", "When it came to be known", overEpochs],
   ["relations", "By relation", "By relation", byRelation],
   ["forms", "By question", "By type of question", byForm],
@@ -12,7 +12,7 @@ const PARTS = [
   ["training", "Training", "Losses of training", trainingPart],
   ["resources", "Time, memory, disk", "Time, memory, disk", resources],
   ["runs", "Runs", "The runs", runTable],
-  ["failures", "Failures", "What failed", failures],
+  ["failures", "Failures", "What did not end well", failures],
   ["replay", "Run it again", "How to run it again", replayPart],
 ];
 const OF_GROUP = new Set(["relations", "forms", "examples", "sets", "questions", "confusions", "training", "resources", "replay"]);
@@ -23,7 +23,7 @@ function redraw(name) {
   const [id, , title, draw] = PARTS.find(([known]) => known === name);
   const part = document.getElementById(id);
   const group = head.groups.length > 1 && OF_GROUP.has(id) ? el("p", { class: "kicker" }, head.groups[state.group].name) : null;
-  part.replaceChildren(group || "", el("h2", {}, title));
+  part.replaceChildren(group || "", el("h2", {}, typeof title === "function" ? title() : title));
   try { draw(part); } catch (error) { part.append(el("p", { class: "failed" }, `This part could not be drawn: ${error}`)); console.error(error); }
 }
 

@@ -35,7 +35,7 @@ function statusList() {
     `${head.sweeps.length > 1 ? one.experiment + ": " : ""}jobs: ${Object.entries(one.counts).map(([state, n]) => `${n} ${state}`).join(", ")}`,
     one.live ? "" : ", nobody works on them", one.seconds_left ? `, about ${duration(one.seconds_left)} left` : ""));
   const running = head.sweeps.flatMap((one) => one.running || []).map((job) => el("li", {}, el("span", { class: "running" }, "▸ "), `${job.label}: `, job.steps ? `step ${number(job.step, 7)} of ${number(job.steps, 7)}` : job.message, job.loss ? `, loss ${number(job.loss)}` : ""));
-  const failed = head.failures.length ? el("li", {}, el("a", { href: "#failures" }, `${plural(head.failures.length, "failure")}, with the last lines printed`)) : null;
+  const failed = head.failures.length ? el("li", {}, el("a", { href: "#failures" }, `${head.failures.length} did not end well: their last lines`)) : null;
   return el("ul", { class: "statuses" }, runs, jobs, running, failed);
 }
 
@@ -62,9 +62,10 @@ const byKind = (a, b) => {
 
 function endingCaption(shown, strict) {
   const many = shown.some((one) => one.kinds.some((kind) => kind.rank && kind.rank.n_runs > 1));
-  return `How to read: each small dot is an entity, at the mean rank of the right answer over all questions of that kind about it; rank 1 is right. ` +
-    `The large dot is the mean over all questions, the bar its 95 % bootstrap interval over entities${many ? " and runs" : " alone (one run says nothing about other seeds)"}; the ring is the same mean at the first evaluation. ` +
-    `The dashed line is chance. A kind that ends at chance, as controls should, is not known.` +
+  const read = shown.slice(0, 8).map((one) => `${shown.length > 1 ? one.group.name + " " : ""}at epoch ${number(one.epoch)}, ${one.n_runs === one.group.n_runs ? plural(one.n_runs, "run") : `${one.n_runs} of ${plural(one.group.n_runs, "run")}`}`);
+  return `Read ${read.join("; ")}${shown.length > 8 ? "; …" : ""}. How to read: each small dot is an entity, at the mean rank of the right answer over all questions of that kind about it; rank 1 is right. ` +
+    `The large dot is the mean over all questions, the bar its 95 % bootstrap interval over entities${many ? " and runs" : " alone (one run says nothing about other seeds)"}${shown.some((one) => one.group.evaluations.length > 1) ? "; the ring is the same mean at the first evaluation" : ""}. ` +
+    `The dashed line is chance. What ends at chance, as controls should, is not known.` +
     (strict ? " Where the earlier system wrote the records the rank is the strict one: ties count as better." : "");
 }
 
@@ -91,7 +92,7 @@ function endingSvg(width, shown, kinds, readout) {
   const x = (v) => room.left + 8 + ((v - 1) / (top - 1)) * (right - room.left - 8);
   const root = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "img",
     "aria-label": "Mean rank of the right answer by kind of question at the last evaluation, with intervals and entities" });
-  for (const tick of [1, ...niceTicks(1, top, (right - room.left) / 60).filter((t) => t > 1.4)])
+  for (const tick of [1, ...niceTicks(1, top, (right - room.left) / 85).filter((t) => t > 1.4)])
     root.append(svg("line", { x1: x(tick), x2: x(tick), y1: room.top - 6, y2: bottom, class: "grid" }),
       svg("text", { x: x(tick), y: room.top - 12, "text-anchor": "middle" }, tick === 1 && !narrow ? "1 = right" : number(tick)));
   root.append(svg("text", { x: right, y: bottom + 22, "text-anchor": "end" }, "mean rank of the right answer"));
