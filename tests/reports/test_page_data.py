@@ -18,7 +18,7 @@ from oocr_influence.reports.page.render import packed, render_page, script_json
 from oocr_influence.reports.page.training import MOST_POINTS, _binned
 from oocr_influence.results import collect, mean_interval
 from oocr_influence.results.naming import unstamped
-from oocr_influence.results.run_folder import RunFolder
+from oocr_influence.results.run_folder import ExperimentFolder, RunFolder
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "earlier_experiment_log.json"
 CLOSE = pytest.approx
@@ -138,7 +138,50 @@ def test_the_heat_map_has_every_set_and_evaluation(data, records):
 
 
 def test_chance_is_that_of_a_guess(data):
-    assert group_of(data, "one")["chance"] == {one[0]: (ENTITIES + 1) / 2 for one in SETS}
+    group = group_of(data, "one")
+    assert group["chance"] == {one[0]: (ENTITIES + 1) / 2 for one in SETS}
+    assert {line["chance"] for line in group["lines"]} == {(ENTITIES + 1) / 2}
+
+
+def test_sets_of_one_name_count_as_each_experiment_asked_them(tmp_path):
+    """Ten entities here, four there: neither borrows the other's number or chance."""
+    made = {}
+    for name, n in (("ten", 10), ("four", 4)):
+        experiment = ExperimentFolder.create(tmp_path, name)
+        run = RunFolder.create(experiment.all_docs_runs, name, 1, 1e-4)
+        records = [
+            {
+                "set": s,
+                "kind": "trained",
+                "relation": "r",
+                "style": "qa",
+                "answer_format": "default",
+            }
+            | {"index": i, "prompt": f"{s} {i}", "completion": f" {i}", "rank": 1.0, "loss": value}
+            | {"rank_tie_averaged": value, "n_candidates": n * factor}
+            for s, factor, value in (("small", 1, 2.0), ("large", 2, 3.0))
+            for i in range(n // factor)
+        ]
+        sets = {
+            s: {"n": n // factor, "mean_rank_tie_averaged": value}
+            for s, factor, value in (("small", 1, 2.0), ("large", 2, 3.0))
+        }
+        at = {"step_num": 1, "epoch_num": 1.0, "eval_seconds": 1.0}
+        run.write_evaluation("final", **at, eval_sets=sets, records=records)
+        run.release()
+        made[name] = n
+    with pytest.warns(UserWarning, match="experiment_log"), collect(tmp_path) as collected:
+        data = page_data(collected)
+    for name, n in made.items():
+        group = group_of(data, name)
+        (line,) = [line for line in group["lines"] if line["split"] == "asked"]
+        assert line["n_questions"] == n + n // 2
+        weighted = (2.0 * n + 3.0 * (n // 2)) / (n + n // 2)
+        assert line["series"]["rank_tie_averaged"]["mean"] == CLOSE([weighted], rel=1e-4)
+        chance = ((n + 1) / 2 * n + (2 * n + 1) / 2 * (n // 2)) / (n + n // 2)
+        assert line["chance"] == CLOSE(chance, rel=1e-4)
+        assert group["ending"]["kinds"][0]["chance"] == CLOSE(chance, rel=1e-4)
+        assert f"asked {n + n // 2} questions in 2 sets" in " ".join(group["sentences"])
 
 
 @pytest.mark.parametrize(("name", "step"), [("one", 8), ("two", 4)])

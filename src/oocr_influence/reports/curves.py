@@ -168,9 +168,9 @@ def _mean(values: Sequence[float]) -> float:
 
 def _draw_axes(axes: Any, curves: Sequence[Curve], title: str, subtitle: str) -> None:
     epochs = sorted({point.epoch for curve in curves for point in curve.points})
-    chance = max((c.chance for c in curves if c.chance is not None), default=None)
+    chances = sorted({c.chance for c in curves if c.chance is not None})
     points = [point for curve in curves for point in curve.points]
-    lowest = max(rank for point in points for rank in (*point.part_ranks, point.rank, chance or 1))
+    lowest = max(rank for point in points for rank in (*point.part_ranks, point.rank, *chances))
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=_INK, pad=30)
     axes.annotate(
         subtitle,
@@ -189,10 +189,12 @@ def _draw_axes(axes: Any, curves: Sequence[Curve], title: str, subtitle: str) ->
     axes.set_yticks(ranks, ["1 = right", *map(str, ranks[1:])])
     axes.set_xlabel("epochs of training", color=_INK, labelpad=-6)
     axes.set_ylabel(
-        "mean rank of the right answer" + (f", of {2 * chance - 1:g}" if chance else ""), color=_INK
+        "mean rank of the right answer"
+        + (f", of {2 * chances[0] - 1:g}" if len(chances) == 1 else ""),
+        color=_INK,
     )
-    if chance is not None:
-        axes.set_yticks([chance], [f"guess: {chance:g}"], minor=True)
+    axes.set_yticks(chances, [f"guess: {chance:g}" for chance in chances], minor=True)
+    for chance in chances:
         axes.axhline(chance, color=_PALE, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1)
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.8, zorder=0)
     axes.tick_params(which="both", length=0, colors=_INK)

@@ -9,7 +9,7 @@ over runs, its band the lowest and the highest run. Letters: E evaluations of a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,8 +74,17 @@ class MeansTable:
             steps = np.array([moment.step for moment in moments], dtype=np.int64)
             self._at[own] = np.searchsorted(steps, self._step[own])
 
-    def lines(self, group: int) -> list[dict[str, Any]]:
-        """Every line of a group: which split and panel it stands in, and a series a metric."""
+    def sets_of(self, group: int) -> list[dict[str, Any]]:
+        """The sets that a group was asked, with `n`, its questions; None where it is unknown."""
+        rows = np.flatnonzero(self._group == group)
+        n = {int(self._set[i]): self._column["n"][i] for i in rows}
+        return [one | {"n": n[place]} for place, one in enumerate(self.sets) if place in n]
+
+    def lines(self, group: int, chance: Mapping[str, float]) -> list[dict[str, Any]]:
+        """Every line of a group: which split and panel it stands in, and a series a metric.
+
+        `chance` is the rank of a guess in each set that ranks its answers.
+        """
         found: dict[tuple[str, str, str], list[int]] = {}
         for place, one in enumerate(self.sets):
             for split, panel in _panels(one):
@@ -86,7 +95,7 @@ class MeansTable:
             rows = rows_G[np.isin(self._set[rows_G], sets)]
             if len(rows):
                 told = {"split": split, "panel": panel, "asked": asked}
-                lines.append(told | self._line(group, rows, runs=split == "asked"))
+                lines.append(told | self._line(group, rows, chance, runs=split == "asked"))
         return sorted(lines, key=lambda line: (line["split"], line["panel"], order(line["asked"])))
 
     def heat(self, group: int) -> dict[str, Any]:
@@ -108,9 +117,13 @@ class MeansTable:
             "values": {key: [shorts(row, 4) for row in table] for key, table in values.items()},
         }
 
-    def _line(self, group: int, rows: npt.NDArray[np.int64], *, runs: bool) -> dict[str, Any]:
+    def _line(
+        self, group: int, rows: npt.NDArray[np.int64], chance: Mapping[str, float], *, runs: bool
+    ) -> dict[str, Any]:
         at_last = rows[self._at[rows] == self._at[rows].max()]
         one_run = at_last[self._run[at_last] == self._run[at_last][0]]
+        ranked = [i for i in one_run if self._column["set"][i] in chance]
+        guessed = sum(chance[self._column["set"][i]] * self._n[i] for i in ranked)
         series = {}
         for metric in self.metrics:
             values_ER = self._by_run(group, rows, self._numbers[metric.column])
@@ -124,6 +137,7 @@ class MeansTable:
         return {
             "n_sets": len({int(s) for s in self._set[rows]}),
             "n_questions": int(self._n[one_run].sum()),
+            "chance": short(guessed / sum(self._n[i] for i in ranked)) if ranked else None,
             "series": series,
         }
 
@@ -158,7 +172,6 @@ class MeansTable:
                 told = {key: self._column[key][i] for key in _OF_SET}
                 asked = self._column["asked"][i] or "?"
                 found[name] = {"name": name, **told, "asked": asked, "form": form_of(told)}
-                found[name]["n"] = self._column["n"][i]
         return sorted(found.values(), key=_set_order)
 
 

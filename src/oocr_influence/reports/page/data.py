@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from oocr_influence.reports.page.curves import MeansTable, Moment
+from oocr_influence.reports.page.curves import MeansTable
 from oocr_influence.reports.page.endings import ending
 from oocr_influence.reports.page.groups import Group, Run, differences, find_groups, read_runs
 from oocr_influence.reports.page.metrics import main_metric
@@ -53,9 +53,7 @@ def page_data(collected: Collected, *, sweeps: Sequence[Mapping[str, Any]] = ())
     told, heats = [], [table.heat(number) for number in range(len(groups))]
     for number, group in enumerate(groups):
         asked.add(collected, group, table.moments[number])
-        sets = [table.sets[place] for place in heats[number]["sets"]]
-        told.append(_group(collected, group, (table.moments[number], sets), notices))
-        told[-1]["lines"] = table.lines(number)
+        told.append(_group(collected, group, number, table, notices))
     present = {key: True for group in told for line in group["lines"] for key in line["series"]}
     main = main_metric(table.metrics, present)
     head = {
@@ -89,10 +87,11 @@ def page_data(collected: Collected, *, sweeps: Sequence[Mapping[str, Any]] = ())
 def _group(
     collected: Collected,
     group: Group,
-    asked: tuple[Sequence[Moment], Sequence[Mapping[str, Any]]],
+    number: int,
+    table: MeansTable,
     notices: list[str],
 ) -> dict[str, Any]:
-    moments, sets = asked
+    moments, chance = table.moments[number], _chance(collected, group)
     return {
         "name": group.name,
         "experiment": group.experiment,
@@ -100,9 +99,10 @@ def _group(
         "earlier": all(run.row["earlier"] for run in group.runs),
         "n_runs": len(group.runs),
         "status": status_words(group),
-        "sentences": what_was_run(group, moments, sets),
+        "sentences": what_was_run(group, moments, table.sets_of(number)),
         "evaluations": [asdict(one) | {"epoch": short(one.epoch)} for one in moments],
-        "chance": _chance(collected, group),
+        "chance": chance,
+        "lines": table.lines(number, chance),
         "ending": ending(collected, group, moments),
         "training": training(group, moments, notices),
         "phases": phases(group),
@@ -117,7 +117,6 @@ def _chance(collected: Collected, group: Group) -> dict[str, float]:
     rows = collected.sql(
         "select set, avg((n_candidates + 1) / 2) as chance from questions "
         "where list_contains($1::varchar[], run) and n_candidates is not null "
-        "and step = (select max(step) from evaluations where list_contains($1::varchar[], run)) "
         "group by all order by set",
         [runs],
     ).to_pylist()

@@ -34,7 +34,7 @@ def draw_figures(data: PageData, folder: Path) -> list[Path]:
             if line["split"] in ("asked", "relation")
         )
         for split, panel in panels:
-            curves = rank_curves_of(group, split, panel, data.head["sets"])
+            curves = rank_curves_of(group, split, panel)
             if not curves:
                 continue
             title = group["name"] + (f": {panel.replace('_', ' ')}" if panel else "")
@@ -50,9 +50,7 @@ def draw_figures(data: PageData, folder: Path) -> list[Path]:
     return drawn
 
 
-def rank_curves_of(
-    group: Mapping[str, Any], split: str, panel: str, sets: Sequence[Mapping[str, Any]]
-) -> list[Curve]:
+def rank_curves_of(group: Mapping[str, Any], split: str, panel: str) -> list[Curve]:
     """The lines of one panel of a page as curves; dots are the runs, or their range."""
     epochs = [one["epoch"] for one in group["evaluations"]]
     curves = []
@@ -66,17 +64,9 @@ def rank_curves_of(
             for e, (epoch, rank) in enumerate(zip(epochs, series["mean"], strict=True))
             if rank is not None
         ]
-        chances = [
-            group["chance"][one["name"]]
-            for one in sets
-            if one["asked"] == line["asked"]
-            and one["name"] in group["chance"]
-            and (not panel or one["relation"] == panel)
-        ]
-        chance = sum(chances) / len(chances) if chances else None
         label = line["asked"].replace("trained: ", "").replace("_", "-")
         kind = line["asked"].partition(":")[0]
-        curves.append(Curve(Group(label, kind), line["n_questions"], chance, tuple(points)))
+        curves.append(Curve(Group(label, kind), line["n_questions"], line["chance"], tuple(points)))
     return curves
 
 

@@ -19,17 +19,21 @@ from typing import Any
 
 from oocr_influence.reports.page.data import PageData
 
-STYLES = ("page.css",)
+STYLES = ("page.css", "figures.css", "tables.css", "narrow.css")
 # In the order in which they are read: each uses what stands before it.
 SCRIPTS = (
     "base.js",
     "charts.js",
+    "guide.js",
     "overview.js",
+    "endings.js",
     "curves.js",
     "heat.js",
     "questions.js",
+    "question.js",
     "confusions.js",
     "training.js",
+    "resources.js",
     "records.js",
     "main.js",
     "live.js",

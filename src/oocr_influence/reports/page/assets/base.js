@@ -1,11 +1,21 @@
 // Small things that every part uses: elements, numbers as text, what the reader has chosen.
-let head, detail = null;
+let head,
+  detail = null;
 
 const state = {
-  group: 0, metric: null, table: 0, page: 0,
-  search: "", asked: "", relation: "", set: "", wrong: false,
-  sort: { key: "order", down: false }, runSort: { key: "order", down: false },
-  open: new Set(), unfolded: new Set(),
+  group: 0,
+  metric: null,
+  table: 0,
+  page: 0,
+  search: "",
+  asked: "",
+  relation: "",
+  set: "",
+  wrong: false,
+  sort: { key: "order", down: false },
+  runSort: { key: "order", down: false },
+  open: new Set(),
+  unfolded: new Set(),
 };
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -25,7 +35,8 @@ function fill(node, attributes, children) {
     if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
     else node.setAttribute(key, value === true ? "" : value);
   }
-  for (const child of children.flat(2)) if (child !== null && child !== undefined) node.append(child);
+  for (const child of children.flat(2))
+    if (child !== null && child !== undefined) node.append(child);
   return node;
 }
 
@@ -50,7 +61,12 @@ function valued(value, key) {
 
 function bytes(n) {
   if (n === null || n === undefined) return "–";
-  for (const [unit, one] of [["TB", 1e12], ["GB", 1e9], ["MB", 1e6], ["kB", 1e3]])
+  for (const [unit, one] of [
+    ["TB", 1e12],
+    ["GB", 1e9],
+    ["MB", 1e6],
+    ["kB", 1e3],
+  ])
     if (n >= one) return `${(n / one).toPrecision(n / one >= 100 ? 3 : 2)} ${unit}`;
   return `${n} B`;
 }
@@ -62,9 +78,13 @@ function gibibytes(n) {
 function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds < 60) return `${number(seconds, 2)} s`;
-  const whole = Math.round(seconds), two = (n) => String(n).padStart(2, "0");
-  const hours = Math.floor(whole / 3600), minutes = Math.floor(whole / 60) % 60;
-  return hours ? `${hours}:${two(minutes)}:${two(whole % 60)} h` : `${minutes}:${two(whole % 60)} min`;
+  const whole = Math.round(seconds),
+    two = (n) => String(n).padStart(2, "0");
+  const hours = Math.floor(whole / 3600),
+    minutes = Math.floor(whole / 60) % 60;
+  return hours
+    ? `${hours}:${two(minutes)}:${two(whole % 60)} h`
+    : `${minutes}:${two(whole % 60)} min`;
 }
 
 const plural = (n, thing) => `${n.toLocaleString("en-GB")} ${thing}${n === 1 ? "" : "s"}`;
@@ -72,10 +92,16 @@ const plural = (n, thing) => `${n.toLocaleString("en-GB")} ${thing}${n === 1 ? "
 /** What a kind is drawn as: its class, its short name, whether its line is dashed. */
 function kindOf(asked) {
   const [kind, rest] = asked.split(": ");
-  if (kind === "trained") return { class: rest ? "k-forms" : "k-trained", label: rest || "trained", dashed: !!rest };
-  if (kind === "control") return { class: "k-control", label: `control, ${rest || "all"}`, dashed: rest === "untold" };
+  if (kind === "trained")
+    return { class: rest ? "k-forms" : "k-trained", label: rest || "trained", dashed: !!rest };
+  if (kind === "control")
+    return { class: "k-control", label: `control, ${rest || "all"}`, dashed: rest === "untold" };
   const known = ["reversed", "first_hop", "two_hop", "unseen", "pretraining"].includes(kind);
-  return { class: known ? `k-${kind}` : "k-other", label: asked.replaceAll("_", "-"), dashed: false };
+  return {
+    class: known ? `k-${kind}` : "k-other",
+    label: asked.replaceAll("_", "-"),
+    dashed: false,
+  };
 }
 
 const metricOf = (key) => head.metrics.find((metric) => metric.key === key);
@@ -84,19 +110,29 @@ const metricOf = (key) => head.metrics.find((metric) => metric.key === key);
 function metricFor(lines) {
   const has = (key) => lines.some((line) => line.series[key]);
   if (has(state.metric)) return metricOf(state.metric);
-  return [metricOf(head.main_metric), ...head.metrics].find((metric) => metric && has(metric.key)) || null;
+  return (
+    [metricOf(head.main_metric), ...head.metrics].find((metric) => metric && has(metric.key)) ||
+    null
+  );
 }
 
 function choice(label, value, options, onchange, attributes = {}) {
-  const select = el("select", { ...attributes, "aria-label": label, onchange: () => onchange(select.value) },
-    options.map(([key, text]) => el("option", { value: key, selected: String(key) === String(value) }, text)));
+  const select = el(
+    "select",
+    { ...attributes, "aria-label": label, onchange: () => onchange(select.value) },
+    options.map(([key, text]) =>
+      el("option", { value: key, selected: String(key) === String(value) }, text),
+    ),
+  );
   return el("label", {}, el("span", {}, label), select);
 }
 
 /** A part that can be unfolded, and stays so when the page is drawn anew. */
 function folded(key, summary, content) {
   const box = el("details", { open: state.unfolded.has(key) }, el("summary", {}, summary));
-  const show = () => { if (box.open && box.children.length === 1) box.append(content()); };
+  const show = () => {
+    if (box.open && box.children.length === 1) box.append(content());
+  };
   box.addEventListener("toggle", () => {
     state.unfolded[box.open ? "add" : "delete"](key);
     show();
@@ -109,14 +145,30 @@ function folded(key, summary, content) {
 function sortable(rows, columns, sort, again, attributes = {}) {
   const chosen = columns.find((column) => column.key === sort.key);
   const ordered = chosen ? sorted(rows, chosen.value, sort.down) : rows;
-  const header = columns.map((column) => el("th", {
-    class: column.number ? "num" : null, scope: "col",
-    "aria-sort": column.key === sort.key ? (sort.down ? "descending" : "ascending") : null,
-  }, el("button", { class: "plain", type: "button", "data-sort": column.key, onclick: () => {
-    sort.down = sort.key === column.key ? !sort.down : false;
-    sort.key = column.key;
-    again(column.key);
-  } }, column.label)));
+  const header = columns.map((column) =>
+    el(
+      "th",
+      {
+        class: column.number ? "num" : null,
+        scope: "col",
+        "aria-sort": column.key === sort.key ? (sort.down ? "descending" : "ascending") : null,
+      },
+      el(
+        "button",
+        {
+          class: "plain",
+          type: "button",
+          "data-sort": column.key,
+          onclick: () => {
+            sort.down = sort.key === column.key ? !sort.down : false;
+            sort.key = column.key;
+            again(column.key);
+          },
+        },
+        column.label,
+      ),
+    ),
+  );
   return [ordered, el("thead", {}, el("tr", attributes, header))];
 }
 

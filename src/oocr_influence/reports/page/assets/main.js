@@ -1,7 +1,15 @@
 // The page: its parts in reading order, the controls above them, and what a live page hears.
 
 const PARTS = [
-  ["known", "Known", () => head.runs.length && head.runs.every((run) => run.status === "completed") ? "What was known in the end" : "What is known so far", endings],
+  [
+    "known",
+    "Known",
+    () =>
+      head.runs.length && head.runs.every((run) => run.status === "completed")
+        ? "What was known in the end"
+        : "What is known so far",
+    endings,
+  ],
   ["epochs", "Over epochs", "When it came to be known", overEpochs],
   ["relations", "By relation", "By relation", byRelation],
   ["forms", "By question", "By type of question", byForm],
@@ -15,48 +23,123 @@ const PARTS = [
   ["failures", "Failures", "What did not end well", failures],
   ["replay", "Run it again", "How to run it again", replayPart],
 ];
-const OF_GROUP = new Set(["relations", "forms", "examples", "sets", "questions", "confusions", "training", "resources", "replay"]);
+const OF_GROUP = new Set([
+  "relations",
+  "forms",
+  "examples",
+  "sets",
+  "questions",
+  "confusions",
+  "training",
+  "resources",
+  "replay",
+]);
 const OF_METRIC = ["epochs", "relations", "forms", "examples", "sets"];
 let setsByName = new Map();
 
 function redraw(name) {
   const [id, , title, draw] = PARTS.find(([known]) => known === name);
   const part = document.getElementById(id);
-  const group = head.groups.length > 1 && OF_GROUP.has(id) ? el("p", { class: "kicker" }, head.groups[state.group].name) : null;
+  const group =
+    head.groups.length > 1 && OF_GROUP.has(id)
+      ? el("p", { class: "kicker" }, head.groups[state.group].name)
+      : null;
   part.replaceChildren(group || "", el("h2", {}, typeof title === "function" ? title() : title));
-  try { draw(part); } catch (error) { part.append(el("p", { class: "failed" }, `This part could not be drawn: ${error}`)); console.error(error); }
+  try {
+    draw(part);
+  } catch (error) {
+    part.append(el("p", { class: "failed" }, `This part could not be drawn: ${error}`));
+    console.error(error);
+  }
 }
 
 function redrawAll() {
-  const focused = document.activeElement, kept = focused && focused !== document.body ? pathTo(focused) : null;
+  const focused = document.activeElement,
+    kept = focused && focused !== document.body ? pathTo(focused) : null;
   const top = document.getElementById("top");
   top.replaceChildren();
   overview(top);
   tools();
   for (const [name] of PARTS) redraw(name);
-  if (kept) { const again = document.querySelector(kept.selector); if (again) { again.focus({ preventScroll: true }); if (kept.caret !== null) again.setSelectionRange(kept.caret, kept.caret); } }
+  if (kept) {
+    const again = document.querySelector(kept.selector);
+    if (again) {
+      again.focus({ preventScroll: true });
+      if (kept.caret !== null) again.setSelectionRange(kept.caret, kept.caret);
+    }
+  }
 }
 
 /** Where the reader's focus is, so that it is there again when the page has been drawn anew. */
 function pathTo(node) {
-  const part = node.closest("[id]"), caret = node.type === "search" ? node.selectionStart : null;
+  const part = node.closest("[id]"),
+    caret = node.type === "search" ? node.selectionStart : null;
   for (const name of ["data-question", "data-sort", "aria-label"])
-    if (node.hasAttribute(name)) return { selector: `[${name}="${CSS.escape(node.getAttribute(name)).replaceAll('"', '\\"')}"]`, caret };
+    if (node.hasAttribute(name))
+      return {
+        selector: `[${name}="${CSS.escape(node.getAttribute(name)).replaceAll('"', '\\"')}"]`,
+        caret,
+      };
   return { selector: part && part.id ? `#${part.id}` : "body", caret };
 }
 
 function tools() {
   const bar = document.getElementById("tools");
-  const groups = head.groups.length > 1 ? choice("group", state.group, head.groups.map((group, i) => [i, group.name]), (value) => {
-    Object.assign(state, { group: Number(value), page: 0, table: 0, set: "", asked: "", relation: "" });
-    for (const name of OF_GROUP) redraw(name);
-  }) : null;
-  const metrics = head.metrics.length ? choice("metric", state.metric, head.metrics.map((metric) => [metric.key, metric.label]), (value) => {
-    state.metric = value;
-    for (const name of OF_METRIC) redraw(name);
-  }) : null;
-  const theme = el("button", { type: "button", id: "theme", "aria-label": "light or dark", onclick: () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark") }, "◐");
-  bar.replaceChildren(el("div", {}, el("nav", { "aria-label": "parts" }, PARTS.filter(([, short]) => short).map(([id, short]) => el("a", { href: `#${id}` }, short))), groups || "", metrics || "", el("span", { id: "live", hidden: true }), theme));
+  const groups =
+    head.groups.length > 1
+      ? choice(
+          "group",
+          state.group,
+          head.groups.map((group, i) => [i, group.name]),
+          (value) => {
+            Object.assign(state, {
+              group: Number(value),
+              page: 0,
+              table: 0,
+              set: "",
+              asked: "",
+              relation: "",
+            });
+            for (const name of OF_GROUP) redraw(name);
+          },
+        )
+      : null;
+  const metrics = head.metrics.length
+    ? choice(
+        "metric",
+        state.metric,
+        head.metrics.map((metric) => [metric.key, metric.label]),
+        (value) => {
+          state.metric = value;
+          for (const name of OF_METRIC) redraw(name);
+        },
+      )
+    : null;
+  const theme = el(
+    "button",
+    {
+      type: "button",
+      id: "theme",
+      "aria-label": "light or dark",
+      onclick: () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"),
+    },
+    "◐",
+  );
+  bar.replaceChildren(
+    el(
+      "div",
+      {},
+      el(
+        "nav",
+        { "aria-label": "parts" },
+        PARTS.filter(([, short]) => short).map(([id, short]) => el("a", { href: `#${id}` }, short)),
+      ),
+      groups || "",
+      metrics || "",
+      el("span", { id: "live", hidden: true }),
+      theme,
+    ),
+  );
 }
 
 function setTheme(theme) {
@@ -90,7 +173,10 @@ async function begin() {
     detail = await unpacked(document.getElementById("detail-data").textContent);
     for (const name of ["sets", "questions", "confusions"]) redraw(name);
   } catch (error) {
-    for (const name of ["sets", "questions", "confusions"]) document.getElementById(name).append(el("p", { class: "failed" }, `This browser cannot unpack the questions: ${error}`));
+    for (const name of ["sets", "questions", "confusions"])
+      document
+        .getElementById(name)
+        .append(el("p", { class: "failed" }, `This browser cannot unpack the questions: ${error}`));
   }
   document.documentElement.dataset.ready = "yes";
   if (document.documentElement.dataset.live) listen();

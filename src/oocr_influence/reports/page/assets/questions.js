@@ -3,57 +3,140 @@
 const PAGE = 25;
 
 function questionRows(number) {
-  const own = detail.questions.groups[number], all = detail.questions;
+  const own = detail.questions.groups[number],
+    all = detail.questions;
   return own.questions.map((q, i) => ({
-    key: keyOf(head.groups[number].name, head.sets[all.set[q]].name, all.texts[all.prompt[q]], all.texts[all.answer[q]]), order: all.set[q] * 1e6 + i, set: head.sets[all.set[q]], prompt: all.texts[all.prompt[q]], answer: all.texts[all.answer[q]],
-    entity: all.entities[all.entity[q]], ranks: own.ranks[i], accuracy: own.accuracy[i], prob: own.prob[i], low: own.low[i], high: own.high[i],
-    first: own.first[i], n: own.n_candidates[i],
-    start: own.ranks[i].find((rank) => rank !== null), end: own.ranks[i][own.ranks[i].length - 1],
+    key: keyOf(
+      head.groups[number].name,
+      head.sets[all.set[q]].name,
+      all.texts[all.prompt[q]],
+      all.texts[all.answer[q]],
+    ),
+    order: all.set[q] * 1e6 + i,
+    set: head.sets[all.set[q]],
+    prompt: all.texts[all.prompt[q]],
+    answer: all.texts[all.answer[q]],
+    entity: all.entities[all.entity[q]],
+    ranks: own.ranks[i],
+    accuracy: own.accuracy[i],
+    prob: own.prob[i],
+    low: own.low[i],
+    high: own.high[i],
+    first: own.first[i],
+    n: own.n_candidates[i],
+    start: own.ranks[i].find((rank) => rank !== null),
+    end: own.ranks[i][own.ranks[i].length - 1],
   }));
 }
 
 /** What a question is known by, whatever else comes onto the page (FNV-1a). */
 function keyOf(...texts) {
   let hash = 2166136261;
-  for (const text of texts) for (let i = 0; i < text.length; i += 1) hash = Math.imul(hash ^ text.charCodeAt(i), 16777619);
+  for (const text of texts)
+    for (let i = 0; i < text.length; i += 1) hash = Math.imul(hash ^ text.charCodeAt(i), 16777619);
   return `q${(hash >>> 0).toString(36)}`;
 }
 
 let rowsOf = { detail: null, group: -1, rows: [] };
 
 function currentRows() {
-  if (rowsOf.detail !== detail || rowsOf.group !== state.group) rowsOf = { detail, group: state.group, rows: questionRows(state.group) };
+  if (rowsOf.detail !== detail || rowsOf.group !== state.group)
+    rowsOf = { detail, group: state.group, rows: questionRows(state.group) };
   return rowsOf.rows;
 }
 
 function questions(host) {
   if (!detail) return add(host, el("p", { class: "note" }, "Reading …"));
-  const rows = currentRows(), results = el("div", { id: "question-rows" });
-  if (!rows.length) return add(host, el("p", { class: "unknown" }, "No question has been answered yet."));
-  const again = () => { state.page = 0; questionTable(results, rows); };
-  const kinds = [...new Set(rows.map((row) => row.set.asked))].sort(byKind), relations = [...new Set(rows.map((row) => row.set.relation || "?"))].sort();
+  const rows = currentRows(),
+    results = el("div", { id: "question-rows" });
+  if (!rows.length)
+    return add(host, el("p", { class: "unknown" }, "No question has been answered yet."));
+  const again = () => {
+    state.page = 0;
+    questionTable(results, rows);
+  };
+  const kinds = [...new Set(rows.map((row) => row.set.asked))].sort(byKind),
+    relations = [...new Set(rows.map((row) => row.set.relation || "?"))].sort();
   const sets = [...new Set(rows.map((row) => row.set.name))].sort();
-  const search = el("input", { type: "search", placeholder: "words of question, answer, entity", "aria-label": "search questions", value: state.search, oninput: () => { state.search = search.value; again(); } });
-  const all = (list, what) => [["", what], ...list.map((name) => [name, name.replaceAll("_", " ")])];
-  add(host, el("div", { class: "controls" }, search,
-    choice("kind", state.asked, all(kinds, "every kind"), (value) => { state.asked = value; again(); }),
-    choice("relation", state.relation, all(relations, "every relation"), (value) => { state.relation = value; again(); }),
-    choice("set", state.set, [["", `every set (${sets.length})`], ...sets.map((name) => [name, name])], (value) => { state.set = value; again(); }),
-    el("label", {}, el("input", { type: "checkbox", id: "only-wrong", checked: state.wrong, onchange: (event) => { state.wrong = event.target.checked; again(); } }), "not ranked first in every run")), results);
+  const search = el("input", {
+    type: "search",
+    placeholder: "words of question, answer, entity",
+    "aria-label": "search questions",
+    value: state.search,
+    oninput: () => {
+      state.search = search.value;
+      again();
+    },
+  });
+  const all = (list, what) => [
+    ["", what],
+    ...list.map((name) => [name, name.replaceAll("_", " ")]),
+  ];
+  add(
+    host,
+    el(
+      "div",
+      { class: "controls" },
+      search,
+      choice("kind", state.asked, all(kinds, "every kind"), (value) => {
+        state.asked = value;
+        again();
+      }),
+      choice("relation", state.relation, all(relations, "every relation"), (value) => {
+        state.relation = value;
+        again();
+      }),
+      choice(
+        "set",
+        state.set,
+        [["", `every set (${sets.length})`], ...sets.map((name) => [name, name])],
+        (value) => {
+          state.set = value;
+          again();
+        },
+      ),
+      el(
+        "label",
+        {},
+        el("input", {
+          type: "checkbox",
+          id: "only-wrong",
+          checked: state.wrong,
+          onchange: (event) => {
+            state.wrong = event.target.checked;
+            again();
+          },
+        }),
+        "not ranked first in every run",
+      ),
+    ),
+    results,
+  );
   questionTable(results, rows);
 }
 
 function matching(rows) {
   const words = state.search.toLowerCase().split(/\s+/).filter(Boolean);
-  return rows.filter((row) => (!state.asked || row.set.asked === state.asked) && (!state.relation || (row.set.relation || "?") === state.relation)
-    && (!state.set || row.set.name === state.set) && (!state.wrong || row.high === null || row.high > 1)
-    && words.every((word) => `${row.prompt} ${row.answer} ${row.entity} ${row.set.name}`.toLowerCase().includes(word)));
+  return rows.filter(
+    (row) =>
+      (!state.asked || row.set.asked === state.asked) &&
+      (!state.relation || (row.set.relation || "?") === state.relation) &&
+      (!state.set || row.set.name === state.set) &&
+      (!state.wrong || row.high === null || row.high > 1) &&
+      words.every((word) =>
+        `${row.prompt} ${row.answer} ${row.entity} ${row.set.name}`.toLowerCase().includes(word),
+      ),
+  );
 }
 
-const ownLine = (prompt) => { const lines = prompt.split("\n").filter((line) => line.trim()); return lines[lines.length - 1] || prompt; };
+const ownLine = (prompt) => {
+  const lines = prompt.split("\n").filter((line) => line.trim());
+  return lines[lines.length - 1] || prompt;
+};
 
 function questionTable(host, rows) {
-  const found = matching(rows), pages = Math.max(1, Math.ceil(found.length / PAGE));
+  const found = matching(rows),
+    pages = Math.max(1, Math.ceil(found.length / PAGE));
   state.page = Math.min(state.page, pages - 1);
   const columns = [
     { key: "order", label: "question", value: (row) => row.order },
@@ -65,53 +148,46 @@ function questionTable(host, rows) {
     { key: "accuracy", label: "accuracy", number: true, value: (row) => row.accuracy },
     { key: "prob", label: "probability", number: true, value: (row) => row.prob },
   ];
-  const again = (key) => { questionTable(host, rows); const header = host.querySelector(`[data-sort="${key}"]`); if (header) header.focus(); };
+  const again = (key) => {
+    questionTable(host, rows);
+    const header = host.querySelector(`[data-sort="${key}"]`);
+    if (header) header.focus();
+  };
   const [ordered, header] = sortable(found, columns, state.sort, again);
   const shown = ordered.slice(state.page * PAGE, (state.page + 1) * PAGE);
-  const body = el("tbody", {}, shown.flatMap((row) => questionRow(row, host, rows)));
-  const turn = (by) => { state.page += by; questionTable(host, rows); document.getElementById("questions").scrollIntoView(); };
-  host.replaceChildren(el("p", { class: "note", id: "found", "aria-live": "polite" }, `${plural(found.length, "question")} of ${rows.length.toLocaleString("en-GB")}; numbers are means over runs at the last evaluation.`),
-    el("table", { class: "wide cards" }, header, body),
-    pages > 1 ? el("div", { class: "pager" }, el("button", { type: "button", disabled: state.page === 0, onclick: () => turn(-1) }, "← before"),
-      `page ${state.page + 1} of ${pages}`, el("button", { type: "button", disabled: state.page === pages - 1, onclick: () => turn(1) }, "further →")) : "");
-}
-
-function questionRow(row, host, rows) {
-  const open = state.open.has(row.key), kind = kindOf(row.set.asked), examples = row.prompt.trim().split("\n").length - 1;
-  const toggle = () => {
-    state.open[open ? "delete" : "add"](row.key);
+  const body = el(
+    "tbody",
+    {},
+    shown.flatMap((row) => questionRow(row, host, rows)),
+  );
+  const turn = (by) => {
+    state.page += by;
     questionTable(host, rows);
-    const button = host.querySelector(`[data-question="${row.key}"]`);
-    if (button) button.focus();
+    document.getElementById("questions").scrollIntoView();
   };
-  const line = el("tr", { class: "q-row", onclick: toggle }, el("td", {}, el("button", { class: "plain", type: "button", "aria-expanded": String(open), "data-question": row.key, onclick: (event) => { event.stopPropagation(); toggle(); } },
-    el("span", { class: "q-text" }, ownLine(row.prompt), examples > 0 ? el("span", { class: "unknown" }, ` after ${plural(examples, "line")}`) : null))),
-  el("td", { "data-label": "right answer", class: "q-answer" }, row.answer.trim()),
-  el("td", { "data-label": "asked", class: kind.class }, el("span", { class: "dot" }), kind.label),
-  el("td", { "data-label": "rank at first", class: "num" }, valued(row.start, "rank")), el("td", { "data-label": "rank at last", class: "num" }, el("b", {}, valued(row.end, "rank"))),
-  el("td", {}, spark(row, kind)), el("td", { "data-label": "accuracy", class: "num" }, valued(row.accuracy, "accuracy")), el("td", { "data-label": "probability", class: "num" }, valued(row.prob, "prob")));
-  return open ? [line, el("tr", { class: "q-more" }, el("td", { colspan: 8 }, questionMore(row)))] : [line];
-}
-
-/** The ranks over evaluations; rank 1 is on top, the dashed line is chance. */
-function spark(row, kind) {
-  const width = 84, height = 22, top = Math.max(row.n || 0, ...finite(row.ranks), 2), n = row.ranks.length;
-  const x = (i) => 3 + (n > 1 ? i / (n - 1) : 0.5) * (width - 6), y = (rank) => 3 + ((rank - 1) / (top - 1)) * (height - 6);
-  const root = svg("svg", { width, height, class: `spark ${kind.class}`, role: "img", "aria-label": `rank ${valued(row.start, "rank")} to ${valued(row.end, "rank")}` });
-  if (row.n) root.append(svg("line", { x1: 3, x2: width - 3, y1: y((row.n + 1) / 2), y2: y((row.n + 1) / 2), class: "chance" }));
-  root.append(svg("path", { d: path(row.ranks.map((_, i) => i), row.ranks, x, y), class: "mean s", style: "stroke-width: 1.6" }));
-  if (row.end !== null) root.append(svg("circle", { cx: x(n - 1), cy: y(row.end), r: 2.4, class: "f" }));
-  return root;
-}
-
-function questionMore(row) {
-  const group = head.groups[state.group], first = [];
-  for (let i = 0; i < row.first.length; i += 2) first.push(`${detail.questions.texts[row.first[i]].trim()} (${plural(row.first[i + 1], "run")})`);
-  return el("dl", {}, el("dt", {}, "asked, word for word"), el("dd", {}, el("pre", {}, row.prompt)),
-    el("dt", {}, "right answer"), el("dd", {}, el("b", {}, row.answer.trim()), row.n ? `, one of ${row.n} candidates` : ""),
-    el("dt", {}, "ranked first at last"), el("dd", {}, first.length ? first.join(", ") : unknown("the records do not name their candidates")),
-    el("dt", {}, "rank at last"), el("dd", {}, valued(row.end, "rank"), row.low !== row.high ? `, from ${valued(row.low, "rank")} to ${valued(row.high, "rank")} over runs` : "", row.n ? `; chance ${number((row.n + 1) / 2)}` : ""),
-    el("dt", {}, "entity"), el("dd", {}, row.entity), el("dt", {}, "set"), el("dd", {}, el("code", {}, row.set.name)),
-    el("dt", {}, "over epochs"), el("dd", {}, el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, el("th", {}, "epoch"), group.evaluations.map((one) => el("th", { class: "num" }, number(one.epoch))))),
-      el("tbody", {}, el("tr", {}, el("th", { scope: "row" }, "mean rank"), row.ranks.map((rank) => el("td", { class: "num" }, valued(rank, "rank")))))))));
+  host.replaceChildren(
+    el(
+      "p",
+      { class: "note", id: "found", "aria-live": "polite" },
+      `${plural(found.length, "question")} of ${rows.length.toLocaleString("en-GB")}; numbers are means over runs at the last evaluation.`,
+    ),
+    el("table", { class: "wide cards" }, header, body),
+    pages > 1
+      ? el(
+          "div",
+          { class: "pager" },
+          el(
+            "button",
+            { type: "button", disabled: state.page === 0, onclick: () => turn(-1) },
+            "← before",
+          ),
+          `page ${state.page + 1} of ${pages}`,
+          el(
+            "button",
+            { type: "button", disabled: state.page === pages - 1, onclick: () => turn(1) },
+            "further →",
+          ),
+        )
+      : "",
+  );
 }

@@ -1,24 +1,11 @@
-// What it took and what is left: time, memory, disk, the runs, what failed, how to run it again.
-
-function resources(host) {
-  const group = head.groups[state.group], { phases } = group;
-  if (!phases.length) add(host, el("p", { class: "unknown" }, "Phases were not timed."));
-  else {
-    const longest = Math.max(...phases.map((one) => (one.seconds ? one.seconds.mean : 0)));
-    const gpu = phases.some((one) => one.gpu_memory);
-    add(host, el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, el("th", {}, "phase"), el("th", { class: "num" }, "times"), el("th", { class: "num" }, `time a run${group.n_runs > 1 ? ", mean" : ""}`), el("th", {}, ""), el("th", { class: "num" }, "peak memory"), gpu ? el("th", { class: "num" }, "GPU peak") : null)),
-      el("tbody", {}, phases.map((one) => el("tr", {}, el("td", {}, one.inside ? "· " : "", one.name.replaceAll("_", " ")), el("td", { class: "num" }, one.count), el("td", { class: "num" }, one.seconds ? duration(one.seconds.mean) : "–", one.seconds && one.n_runs > 1 && one.seconds.low !== one.seconds.high ? el("span", { class: "unknown" }, ` ${duration(one.seconds.low)} to ${duration(one.seconds.high)}`) : null),
-        el("td", {}, el("span", { class: `bar${one.inside ? " in" : ""}`, style: `width: ${one.seconds ? (9 * one.seconds.mean / (longest || 1)).toFixed(2) : 0}rem` })), el("td", { class: "num" }, gibibytes(one.memory)), gpu ? el("td", { class: "num" }, gibibytes(one.gpu_memory)) : null))))),
-    el("p", { class: "note" }, "Wall time. Phases with a dot lie inside training or beside it in another thread, so that times do not add up. Peak memory is the most that a run's process held."));
-  }
-  const parts = Object.entries(head.disk), total = parts.reduce((sum, [, n]) => sum + n, 0), largest = Math.max(1, ...parts.map(([, n]) => n));
-  add(host, el("h3", {}, `Disk: ${bytes(total)} in all runs of this page`), el("div", { class: "scroll" }, el("table", {}, el("tbody", {}, parts.map(([name, n]) => el("tr", {}, el("td", {}, name), el("td", { class: "num" }, bytes(n)), el("td", {}, el("span", { class: "bar", style: `width: ${(9 * n / largest).toFixed(2)}rem` }))))))));
-}
+// What is left: the runs, what did not end well, how to run it again.
 
 function runTable(host) {
   const columns = [
     { key: "order", label: "run", value: (run) => run.order },
-    head.groups.length > 1 ? { key: "group", label: "group", value: (run) => head.groups[run.group].name } : null,
+    head.groups.length > 1
+      ? { key: "group", label: "group", value: (run) => head.groups[run.group].name }
+      : null,
     { key: "status", label: "status", value: (run) => run.status },
     { key: "seed", label: "order seed", number: true, value: (run) => run.data_order_seed },
     { key: "epochs", label: "epochs", number: true, value: (run) => run.epochs },
@@ -28,34 +15,195 @@ function runTable(host) {
     { key: "evals", label: "an evaluation", number: true, value: (run) => run.eval_seconds },
     { key: "disk", label: "disk", number: true, value: (run) => run.disk },
   ].filter(Boolean);
-  const [ordered, header] = sortable(head.runs.map((run, order) => ({ ...run, order })), columns, state.runSort, (key) => { redraw("runs"); document.querySelector(`#runs [data-sort="${key}"]`).focus(); });
-  add(host, el("div", { class: "scroll" }, el("table", {}, header, el("tbody", {}, ordered.map((run) => el("tr", {}, el("td", { title: run.path }, el("code", {}, run.letters)),
-    head.groups.length > 1 ? el("td", {}, head.groups[run.group].name) : null, el("td", { class: run.status }, run.status, run.resumed ? el("span", { class: "unknown" }, ` resumed ${run.resumed}×`) : null),
-    [run.data_order_seed === null ? "–" : String(run.data_order_seed), number(run.epochs), run.learning_rate === null ? "–" : String(run.learning_rate), run.steps === null ? "–" : `${number(run.steps, 7)}${run.total_steps ? ` of ${number(run.total_steps, 7)}` : ""}`, duration(run.seconds), duration(run.eval_seconds), bytes(run.disk)].map((text) => el("td", { class: "num" }, text))))))),
-  folded("paths", "Where they lie", () => el("pre", {}, head.runs.map((run) => `${run.letters}  ${run.path}`).join("\n"))));
+  const [ordered, header] = sortable(
+    head.runs.map((run, order) => ({ ...run, order })),
+    columns,
+    state.runSort,
+    (key) => {
+      redraw("runs");
+      document.querySelector(`#runs [data-sort="${key}"]`).focus();
+    },
+  );
+  add(
+    host,
+    el(
+      "div",
+      { class: "scroll" },
+      el(
+        "table",
+        {},
+        header,
+        el(
+          "tbody",
+          {},
+          ordered.map((run) =>
+            el(
+              "tr",
+              {},
+              el("td", { title: run.path }, el("code", {}, run.letters)),
+              head.groups.length > 1 ? el("td", {}, head.groups[run.group].name) : null,
+              el(
+                "td",
+                { class: run.status },
+                run.status,
+                run.resumed ? el("span", { class: "unknown" }, ` resumed ${run.resumed}×`) : null,
+              ),
+              [
+                run.data_order_seed === null ? "–" : String(run.data_order_seed),
+                number(run.epochs),
+                run.learning_rate === null ? "–" : String(run.learning_rate),
+                run.steps === null
+                  ? "–"
+                  : `${number(run.steps, 7)}${run.total_steps ? ` of ${number(run.total_steps, 7)}` : ""}`,
+                duration(run.seconds),
+                duration(run.eval_seconds),
+                bytes(run.disk),
+              ].map((text) => el("td", { class: "num" }, text)),
+            ),
+          ),
+        ),
+      ),
+    ),
+    folded("paths", "Where they lie", () =>
+      el("pre", {}, head.runs.map((run) => `${run.letters}  ${run.path}`).join("\n")),
+    ),
+  );
 }
 
 function failures(host) {
-  if (!head.failures.length) return add(host, el("p", {}, "None: no run and no job is recorded as failed, interrupted or left unfinished."));
-  for (const one of head.failures) add(host, el("div", { class: "failure" }, el("p", {}, el("b", { class: one.state }, one.state), one.attempt ? `, attempt ${one.attempt}` : "", ` · ${one.label}`),
-    one.message ? el("p", {}, one.message) : el("p", {}, unknown("its records give no reason")),
-    one.lines && one.lines.length ? el("pre", {}, one.lines.join("\n")) : el("p", { class: "unknown" }, "It printed nothing that was kept."), el("p", { class: "note" }, "all of it: ", el("code", {}, one.log))));
+  if (!head.failures.length)
+    return add(
+      host,
+      el("p", {}, "None: no run and no job is recorded as failed, interrupted or left unfinished."),
+    );
+  for (const one of head.failures)
+    add(
+      host,
+      el(
+        "div",
+        { class: "failure" },
+        el(
+          "p",
+          {},
+          el("b", { class: one.state }, one.state),
+          one.attempt ? `, attempt ${one.attempt}` : "",
+          ` · ${one.label}`,
+        ),
+        one.message ? el("p", {}, one.message) : el("p", {}, unknown("its records give no reason")),
+        one.lines && one.lines.length
+          ? el("pre", {}, one.lines.join("\n"))
+          : el("p", { class: "unknown" }, "It printed nothing that was kept."),
+        el("p", { class: "note" }, "all of it: ", el("code", {}, one.log)),
+      ),
+    );
 }
 
 function replayPart(host) {
-  const group = head.groups[state.group], told = group.replay;
+  const group = head.groups[state.group],
+    told = group.replay;
   const lines = [];
   if (told.commit) lines.push(`git checkout ${told.commit}`);
   if (told.dirty) for (const diff of told.diffs.slice(0, 1)) lines.push(`git apply ${diff}`);
   if (told.command) lines.push(told.command);
-  if (told.command) add(host, el("p", {}, "The experiment was started by this line, typed in the folder it was started from:"));
-  else add(host, el("p", {}, "The line that started it was not recorded; the arguments below are."));
+  if (told.command)
+    add(
+      host,
+      el(
+        "p",
+        {},
+        "The experiment was started by this line, typed in the folder it was started from:",
+      ),
+    );
+  else
+    add(host, el("p", {}, "The line that started it was not recorded; the arguments below are."));
   if (lines.length) {
-    const text = lines.join("\n"), copy = el("button", { type: "button", onclick: async () => { try { await navigator.clipboard.writeText(text); copy.textContent = "copied"; } catch { copy.textContent = "select it and copy"; } } }, "copy");
+    const text = lines.join("\n"),
+      copy = el(
+        "button",
+        {
+          type: "button",
+          onclick: async () => {
+            try {
+              await navigator.clipboard.writeText(text);
+              copy.textContent = "copied";
+            } catch {
+              copy.textContent = "select it and copy";
+            }
+          },
+        },
+        "copy",
+      );
     add(host, el("pre", { id: "replay-lines" }, text), copy);
   }
-  add(host, el("p", { class: "note" }, told.dirty === true ? "The checkout had changes that were not committed; each run keeps them as working_tree.diff." : told.dirty === false ? "The checkout had no changes beside its commit." : "Whether the checkout had uncommitted changes is unknown."));
-  const rows = [["commit", told.commit], ["dataset", told.dataset], ["dataset's digest", told.dataset_digest], ["model's commit", told.model_commit], ["digest of the weights before training", told.weights_digest], ["digest of the training windows", told.train_set_digest], ["Python", told.python], ["machine", told.host && `${told.host}, ${told.platform}`], ["GPUs", told.gpus.length ? told.gpus.join(", ") : told.host ? "none" : null], ["libraries", told.libraries && Object.entries(told.libraries).filter(([, v]) => v).map(([k, v]) => `${k} ${v}`).join(", ")], ["environment", told.environment && Object.entries(told.environment).map(([k, v]) => `${k}=${v}`).join(" ")]];
-  add(host, el("div", { class: "scroll" }, el("table", { class: "cards" }, el("tbody", {}, rows.map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, value ? el("code", {}, value) : unknown("unknown"))))))),
-    folded("args", "Every argument that its runs share", () => el("pre", {}, Object.entries(group.args).sort().map(([k, v]) => `${k} = ${JSON.stringify(v)}`).join("\n"))));
+  add(
+    host,
+    el(
+      "p",
+      { class: "note" },
+      told.dirty === true
+        ? "The checkout had changes that were not committed; each run keeps them as working_tree.diff."
+        : told.dirty === false
+          ? "The checkout had no changes beside its commit."
+          : "Whether the checkout had uncommitted changes is unknown.",
+    ),
+  );
+  const rows = [
+    ["commit", told.commit],
+    ["dataset", told.dataset],
+    ["dataset's digest", told.dataset_digest],
+    ["model's commit", told.model_commit],
+    ["digest of the weights before training", told.weights_digest],
+    ["digest of the training windows", told.train_set_digest],
+    ["Python", told.python],
+    ["machine", told.host && `${told.host}, ${told.platform}`],
+    ["GPUs", told.gpus.length ? told.gpus.join(", ") : told.host ? "none" : null],
+    [
+      "libraries",
+      told.libraries &&
+        Object.entries(told.libraries)
+          .filter(([, v]) => v)
+          .map(([k, v]) => `${k} ${v}`)
+          .join(", "),
+    ],
+    [
+      "environment",
+      told.environment &&
+        Object.entries(told.environment)
+          .map(([k, v]) => `${k}=${v}`)
+          .join(" "),
+    ],
+  ];
+  add(
+    host,
+    el(
+      "div",
+      { class: "scroll" },
+      el(
+        "table",
+        { class: "cards" },
+        el(
+          "tbody",
+          {},
+          rows.map(([name, value]) =>
+            el(
+              "tr",
+              {},
+              el("th", { scope: "row" }, name),
+              el("td", {}, value ? el("code", {}, value) : unknown("unknown")),
+            ),
+          ),
+        ),
+      ),
+    ),
+    folded("args", "Every argument that its runs share", () =>
+      el(
+        "pre",
+        {},
+        Object.entries(group.args)
+          .sort()
+          .map(([k, v]) => `${k} = ${JSON.stringify(v)}`)
+          .join("\n"),
+      ),
+    ),
+  );
 }
