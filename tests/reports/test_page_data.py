@@ -14,6 +14,7 @@ from page_runs import BREAKOUT, ENTITIES, EVALUATIONS, SETS, make_outputs
 
 from oocr_influence.reports.page.confusions import MOST_ANSWERS, confusions
 from oocr_influence.reports.page.data import page_data
+from oocr_influence.reports.page.questions import QuestionTable
 from oocr_influence.reports.page.render import packed, render_page, script_json
 from oocr_influence.reports.page.training import MOST_POINTS, _binned
 from oocr_influence.results import collect, mean_interval
@@ -206,6 +207,22 @@ def test_the_ending_has_means_intervals_and_entities(data, records, name, step):
         expected = {entity: float(np.mean(ranks)) for entity, ranks in by_entity.items()}
         assert dict(kind["entities"]) == CLOSE(expected, rel=1e-4)
     assert data.head["entities"]["made_person_3"] == "person 3"
+
+
+@pytest.mark.parametrize(
+    ("entity", "label"),
+    [
+        ("made_person_3", "person 3"),
+        ("made:place 3", "A · B"),
+        ("e3b0c44298fc1c149afbf4c8996fb924", "A · B"),
+        ("17", "A · B"),
+        ("3f0c", "3f0c"),
+    ],
+)
+def test_an_entity_is_called_by_words(entity, label):
+    table = QuestionTable([{"name": "s", "world": "made"}, {"name": "t", "world": None}])
+    table._labels[entity] = "A · B"
+    assert table.label(entity) == label
 
 
 def test_questions_are_averaged_over_the_groups_runs(data, records):

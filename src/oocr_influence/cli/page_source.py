@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,12 @@ from oocr_influence.results.finding import find_experiments, find_runs
 from oocr_influence.results.run_folder import ExperimentFolder
 
 _LAST_LINES = 20
+
+
+def tell_reading() -> None:
+    """Say to a person at a terminal that it takes a while: half a minute for a large sweep."""
+    if sys.stderr.isatty():
+        print("reading …", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -97,4 +104,4 @@ def _failed(experiment: ExperimentFolder, job: JobStatus) -> dict[str, Any]:
     }
 
 
-__all__ = ["collected_runs", "experiments_of", "read_page", "sweep_of"]
+__all__ = ["collected_runs", "experiments_of", "read_page", "sweep_of", "tell_reading"]

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from oocr_influence.cli.arguments import CommandArguments, UsageError, run_command
-from oocr_influence.cli.page_source import collected_runs, read_page
+from oocr_influence.cli.page_source import collected_runs, read_page, tell_reading
 from oocr_influence.reports.curves import check_drawing
 from oocr_influence.reports.page.figures import draw_figures
 from oocr_influence.reports.page.render import render_page
@@ -56,6 +56,7 @@ def main(args: ReportArguments) -> int:
             check_drawing()
         except ModuleNotFoundError as error:
             raise UsageError(f"--figures: {error}") from error
+    tell_reading()
     with collected_runs(args.paths) as collected:
         data = read_page(args.paths, collected)
         page = render_page(data)

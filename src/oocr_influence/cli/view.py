@@ -18,7 +18,13 @@ from pydantic import Field
 
 from oocr_influence.cli.arguments import CommandArguments, UsageError, run_command
 from oocr_influence.cli.page_server import ADDRESS, LivePage, PageServer
-from oocr_influence.cli.page_source import collected_runs, experiments_of, read_page, sweep_of
+from oocr_influence.cli.page_source import (
+    collected_runs,
+    experiments_of,
+    read_page,
+    sweep_of,
+    tell_reading,
+)
 from oocr_influence.reports.page.data import PageData
 from oocr_influence.results.finding import find_runs
 from oocr_influence.results.run_folder import RunFolder
@@ -37,6 +43,7 @@ class ViewArguments(CommandArguments):
 
 def main(args: ViewArguments) -> int:
     """Serve the page until Ctrl-C; returns 0."""
+    tell_reading()
     live = LivePage(lambda: _read(args.paths), lambda: fingerprint(args.paths), args.every)
     try:
         server = PageServer(live, args.port)

@@ -21,7 +21,8 @@ from oocr_influence.results.collecting import Collected
 TOP = 3
 """First answers that are kept of a question."""
 
-_DIGEST = re.compile(r"[0-9a-f]{16,}")
+# Ids that say nothing to people: digests, and places where a file names no entity.
+_NO_NAME = re.compile(r"[0-9a-f]{16,}|.*:place \d+|[^A-Za-z]*")
 _OF_GROUP = "list_contains($1::varchar[], run)"
 _SERIES = """
     select set, index, step, round(avg({metric}), 1) as rank
@@ -108,7 +109,7 @@ class QuestionTable:
 
     def label(self, entity: str) -> str:
         """What people recognise an entity by: its id where that is words, else its answers."""
-        if _DIGEST.fullmatch(entity) or not any(letter.isalpha() for letter in entity):
+        if _NO_NAME.fullmatch(entity):
             return self._labels.get(entity) or entity
         words = entity
         for world in {one["world"] for one in self._described.values()} - {None}:

@@ -44,7 +44,7 @@ function redraw(name) {
     head.groups.length > 1 && OF_GROUP.has(id)
       ? el("p", { class: "kicker" }, head.groups[state.group].name)
       : null;
-  part.replaceChildren(group || "", el("h2", {}, typeof title === "function" ? title() : title));
+  part.replaceChildren(el("h2", {}, typeof title === "function" ? title() : title), group || "");
   try {
     draw(part);
   } catch (error) {

@@ -41,7 +41,7 @@ function questionRow(row, host, rows) {
     el("td", { "data-label": "right answer", class: "q-answer" }, row.answer.trim()),
     el(
       "td",
-      { "data-label": "asked", class: kind.class },
+      { "data-label": "asked", class: `q-kind ${kind.class}` },
       el("span", { class: "dot" }),
       kind.label,
     ),
