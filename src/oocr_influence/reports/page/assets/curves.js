@@ -102,8 +102,8 @@ function curveCaption(metric, shown) {
   const many = Math.max(...shown.map((group) => group.n_runs));
   const spread =
     many > 1
-      ? `A line is the mean over runs, the band reaches from the lowest to the highest run${shown.length === 1 ? " and thin lines are the runs" : ""}: the spread over seeds, no interval. `
-      : "One run: there is no spread over seeds to show. ";
+      ? `A line is the mean over runs, the band reaches from the lowest to the highest run, thin lines are the runs: the spread over seeds, no interval. `
+      : "One run each: there is no spread over seeds to show. ";
   const better = metric.better
     ? `${metric.better === "low" ? "Lower" : "Higher"} is better${metric.ranks ? ", and drawn on top" : ""}. `
     : "";
