@@ -410,6 +410,27 @@ def test_a_run_of_the_earlier_system(tmp_path):
     assert "</html>" in render_page(data)
 
 
+def test_logs_with_pickles_and_numbers_that_are_none(tmp_path):
+    run = tmp_path / "2026_01_20_23-26-34_2Q653_old" / "all_docs_runs"
+    run = run / "2026_01_20_23-26-57_B6yOG_sample"
+    (run / "checkpoint_e1_s42").mkdir(parents=True)
+    log = json.loads(SAMPLE.read_text())
+    log["args"]["weight_decay"] = float("nan")
+    log["history"][0]["train_loss"] = float("inf")
+    log["history"][1]["eval_results"]["name_mayor_eval_qa_1_no_fs"]["mean_loss"] = float("nan")
+    log["log_dict"] |= {"total_steps": "pickled://saved_objects/9.pckl", "phases": "broken"}
+    (run / "experiment_log.json").write_text(json.dumps(log))
+    with pytest.warns(UserWarning, match="left out"), collect(tmp_path) as collected:
+        data = page_data(collected)
+    (group,) = data.head["groups"]
+    assert group["args"]["weight_decay"] is None
+    assert group["training"]["series"]["loss"]["mean"] == [None, 2.2]  # a gap in the line
+    (line,) = [line for line in group["lines"] if line["split"] == "asked"]
+    assert line["series"]["loss"]["mean"] == [3.1, None]
+    assert "Updates, their number unknown" in " ".join(group["sentences"])
+    json.dumps([data.head, data.detail], allow_nan=False)
+
+
 def test_a_run_that_has_answered_nothing_yet(tmp_path):
     run = RunFolder.create(tmp_path, "begun", 1, 1e-4)
     with pytest.warns(UserWarning, match="no experiment_log"), collect(run.path) as collected:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from oocr_influence.results.atomic import plain
 from oocr_influence.results.collected_runs import read_log
 from oocr_influence.results.collecting import Collected
 from oocr_influence.results.naming import unstamped
@@ -44,7 +46,7 @@ class Run:
 
     @property
     def args(self) -> dict[str, Any]:
-        found = json.loads(self.row["args"] or "{}")
+        found = plain(json.loads(self.row["args"] or "{}"))
         return found if isinstance(found, dict) else {}
 
 
@@ -78,10 +80,18 @@ def read_runs(collected: Collected) -> list[Run]:
     for row in collected.runs.to_pylist():
         folder = RunFolder(Path(row["path"]))
         log, _ = read_log(folder)
-        runs.append(
-            Run(row, folder, log.log_dict if log else {}, tuple(log.history) if log else ())
-        )
+        told = _plain_values(log.log_dict) if log else {}
+        runs.append(Run(row, folder, told, tuple(log.history) if log else ()))
     return runs
+
+
+def _plain_values(log_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a log is plain: the earlier system kept some values in pickles."""
+    found = {}
+    for key, value in log_dict.items():
+        with suppress(TypeError):
+            found[key] = plain(value)
+    return found
 
 
 def find_groups(runs: Sequence[Run]) -> list[Group]:
