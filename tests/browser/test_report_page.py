@@ -11,6 +11,7 @@ from page_runs import BREAKOUT, ENTITIES, SETS, make_outputs
 
 from oocr_influence.cli.arguments import parse
 from oocr_influence.cli.report import ReportArguments, main
+from oocr_influence.results.run_folder import ExperimentFolder, RunFolder
 
 # The benchmark's own module, whose name is that of a room.
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "results.py"
@@ -20,6 +21,7 @@ _spec.loader.exec_module(_module)
 make_runs = _module.make_runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+SAMPLES = Path(__file__).parents[1] / "samples"
 PARTS = "known epochs relations forms examples sets questions confusions training resources runs"
 N_QUESTIONS = len(SETS) * ENTITIES
 
@@ -71,6 +73,39 @@ def test_every_part_is_drawn_and_nothing_is_fetched(kind, open_page, request):
         assert opened.page.query_selector(f"#{part} svg :is(path, rect, circle)"), part
     assert opened.requests == [opened.url]
     assert opened.page.inner_text("h1")
+
+
+def earlier_run(folder):
+    run = folder / "2026_01_20_23-26-34_2Q653_old" / "all_docs_runs"
+    run = run / "2026_01_20_23-26-57_B6yOG_sample"
+    (run / "checkpoint_e1_s42").mkdir(parents=True)
+    shutil.copy(SAMPLES / "earlier_experiment_log.json", run / "experiment_log.json")
+
+
+def begun_run(folder):
+    RunFolder.create(folder, "begun", 1, 1e-4).release()
+
+
+def begun_sweep(folder):
+    ExperimentFolder.create(folder, "begun").structured_dataset.write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("make", "title", "said"),
+    [
+        (earlier_run, "old", "Written by the earlier system"),
+        (begun_run, "begun", "No evaluation has been recorded"),
+        (begun_sweep, "nothing begun yet", "0 runs"),
+    ],
+)
+def test_what_says_little_is_a_page_too(make, title, said, tmp_path, open_page):
+    make(tmp_path)
+    page = open_page(report(tmp_path / "page.html", [tmp_path])).page
+    assert page.inner_text("h1") == title
+    assert said in page.inner_text("#top")
+    assert "could not be drawn" not in page.inner_text("main")
+    assert "undefined" not in page.inner_text("main")
+    assert "NaN" not in page.inner_text("main")
 
 
 def test_the_page_asks_for_nothing_offline(sweep, open_page):

@@ -441,3 +441,13 @@ def test_a_run_that_has_answered_nothing_yet(tmp_path):
     assert "No evaluation has been recorded." in group["sentences"]
     assert data.head["main_metric"] is None
     assert "</html>" in render_page(data)
+
+
+def test_runs_of_their_own_are_told_apart(tmp_path):
+    runs = [RunFolder.create(tmp_path, name, 1, 1e-4) for name in ("same", "same", "other")]
+    for run in runs:
+        run.release()
+    with pytest.warns(UserWarning, match="no experiment_log"), collect(tmp_path) as collected:
+        names = [group["name"] for group in page_data(collected).head["groups"]]
+    stamps = [run.name.partition("_same")[0] for run in runs[:2]]
+    assert sorted(names) == sorted(["other", *(f"same ({stamp})" for stamp in stamps)])

@@ -7,6 +7,7 @@ groups[0].name, len(groups[0].runs), groups[0].differing
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from oocr_influence.results.naming import unstamped
 from oocr_influence.results.run_folder import ALL_DOCS_RUNS, RUNS_FOLDERS, RunFolder
 from oocr_influence.results.variants import variant_of
 
+_SETTINGS = re.compile(r"_all_docs_num_epochs_.+_lr_.+_dataset_.+$", re.DOTALL)
 # Where a run lies and who asked for it, which decides no number.
 _PLACES = {
     "output_dir",
@@ -138,16 +140,21 @@ def _all_equal(values: Sequence[Any]) -> bool:
 def _names(keys: Sequence[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]:
     """What each group is called: the experiment's name, its letters where two have one name."""
     experiments = {experiment for experiment, _, _ in keys}
-    sharing = Counter(unstamped(Path(experiment).name) for experiment in experiments)
+    sharing = Counter(_called(Path(experiment).name) for experiment in experiments)
     names = {}
     for key in keys:
         folder = Path(key[0]).name
-        name = unstamped(folder)
+        name = _called(folder)
         if sharing[name] > 1:
-            name = f"{name} ({folder.removesuffix('_' + name)})"
+            name = f"{name} ({folder.removesuffix('_' + unstamped(folder))})"
         kind = key[1].removeprefix("data_modeling_runs_")
         names[key] = ", ".join(part for part in (name, kind, key[2]) if part)
     return names
+
+
+def _called(folder: str) -> str:
+    """What the person called an experiment, or a run that is its own experiment."""
+    return _SETTINGS.sub("", unstamped(folder))
 
 
 __all__ = ["Group", "Run", "differences", "find_groups", "read_runs"]

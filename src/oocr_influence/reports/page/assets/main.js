@@ -45,6 +45,8 @@ function redraw(name) {
       ? el("p", { class: "kicker" }, head.groups[state.group].name)
       : null;
   part.replaceChildren(el("h2", {}, typeof title === "function" ? title() : title), group || "");
+  if (OF_GROUP.has(id) && !head.groups.length)
+    return add(part, el("p", { class: "unknown" }, "No run has begun yet."));
   try {
     draw(part);
   } catch (error) {
