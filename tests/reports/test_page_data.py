@@ -427,7 +427,7 @@ def test_logs_with_pickles_and_numbers_that_are_none(tmp_path):
     assert group["training"]["series"]["loss"]["mean"] == [None, 2.2]  # a gap in the line
     (line,) = [line for line in group["lines"] if line["split"] == "asked"]
     assert line["series"]["loss"]["mean"] == [3.1, None]
-    assert "Updates, their number unknown" in " ".join(group["sentences"])
+    assert "An unknown number of updates" in " ".join(group["sentences"])
     json.dumps([data.head, data.detail], allow_nan=False)
 
 

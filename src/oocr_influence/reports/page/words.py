@@ -15,6 +15,7 @@ from typing import Any
 from oocr_influence.reports.page.curves import Moment
 from oocr_influence.reports.page.groups import Group
 from oocr_influence.results.experiment_log import read_experiment_log
+from oocr_influence.results.finding import dataset_file
 
 UNKNOWN = "unknown"
 
@@ -48,6 +49,7 @@ def replay(group: Group) -> dict[str, Any]:
     stated = stated or next((found for one in logs if (found := _provenance(one))), {})
     git = stated.get("git") if isinstance(stated.get("git"), dict) else {}
     assert isinstance(git, dict)
+    dataset = dataset_file(group.runs[0].folder)
     return {
         "command": _command(stated),
         "commit": git.get("commit") or group.logged("commit_hash"),
@@ -58,7 +60,7 @@ def replay(group: Group) -> dict[str, Any]:
             if run.folder.working_tree_diff.is_file()
             and run.folder.working_tree_diff.stat().st_size
         ],
-        "dataset": str(group.runs[0].folder.experiment.structured_dataset),
+        "dataset": None if dataset is None else str(dataset),
         "dataset_digest": group.logged("dataset_digest"),
         "model_commit": group.logged("model_commit"),
         "weights_digest": group.logged("weights_digest"),
@@ -113,7 +115,7 @@ def _training_sentence(group: Group, args: Mapping[str, Any]) -> str:
 
 def _updates_sentence(group: Group, args: Mapping[str, Any]) -> str:
     steps = group.logged("total_steps")
-    updates = f"updates, their number {UNKNOWN}," if steps is None else f"{steps:,} updates"
+    updates = f"an {UNKNOWN} number of updates" if steps is None else f"{steps:,} updates"
     batch = args.get("batch_size")
     windows = f" of {batch} windows" if batch is not None else ""
     chunk = args.get("chunk_size")

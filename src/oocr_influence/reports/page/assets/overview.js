@@ -109,7 +109,7 @@ function statusList() {
         "li",
         {},
         el("span", { class: status }, signs[status] || "○ "),
-        `${plural(n, "run")} ${status}`,
+        `${plural(n, "run")} ${status === "unknown" ? "of unknown status" : status}`,
       ),
     );
   const jobs = head.sweeps
