@@ -148,7 +148,11 @@ def _asking_sentence(
     if not moments:
         return "No evaluation has been recorded."
     asked = sum(one["n"] or 0 for one in sets)
-    questions = f"{asked:,} questions" if asked else f"questions, their number {UNKNOWN},"
+    questions = (
+        f"{asked:,} question{'s' * (asked != 1)}"
+        if asked
+        else f"questions, their number {UNKNOWN},"
+    )
     first, last = moments[0].epoch, moments[-1].epoch
     span = f"at epoch {first:.3g}" if first == last else f"from epoch {first:.3g} to {last:.3g}"
     times = "once" if len(moments) == 1 else f"{len(moments)} times"

@@ -31,7 +31,7 @@ function endings(host) {
       el(
         "p",
         { class: "note" },
-        "No ranks were recorded: questions were not ranked against other answers.",
+        "No ranks are known: none were recorded, or the notices above say why they could not be read.",
       ),
     );
   add(
