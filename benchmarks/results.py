@@ -58,13 +58,23 @@ def set_columns(n_sets: int, n_questions: int, n_candidates: int) -> dict[str, A
     columns["index"] = pa.array(question_Q, pa.int32())
     columns["entity"] = pa.array([f"entity {i % n_questions}" for i in question_Q])
     columns["id"] = pa.array([f"{i:064x}" for i in range(len(question_Q))])
-    columns["prompt"] = pa.array([f"Q: Who is the mayor of city {i}? A:" for i in question_Q])
+    columns["prompt"] = pa.array(
+        [prompt(place, i, n_questions) for place in range(n_sets) for i in range(n_questions)]
+    )
     columns["completion"] = pa.array([f" Person {i}" for i in question_Q])
     columns["n_candidates"] = pa.array(np.full(len(question_Q), n_questions), pa.int32())
     offsets = pa.array(np.arange(len(question_Q) + 1) * n_candidates, pa.int32())
     texts = pa.array([f" Person {i}" for i in range(n_candidates)] * len(question_Q))
     columns["candidate_texts"] = pa.ListArray.from_arrays(offsets, texts)
     return columns
+
+
+def prompt(place: int, question: int, n_questions: int) -> str:
+    """A question of the set at `place` behind its examples; no two are the same."""
+    shown = [(question + i) % n_questions for i in range(1, describe(place)["shots"] + 1)]
+    asked = "Q: In wording {}, who is the mayor of city {}? A:"
+    lines = [f"{asked.format(place, i)} Person {i}" for i in shown]
+    return "\n".join([*lines, asked.format(place, question)])
 
 
 def describe(place: int) -> dict[str, Any]:
@@ -97,8 +107,10 @@ def records_table(fixed: dict[str, Any], rng: np.random.Generator, n_candidates:
     columns["rank_tie_averaged"] = pa.array(rank.astype(float))
     columns["accuracy"] = pa.array((rank == 1).astype(float))
     offsets = pa.array(np.arange(n_rows + 1) * n_candidates, pa.int32())
-    logprobs = pa.array(rng.random(n_rows * n_candidates))
+    logprobs = pa.array(-30 * rng.random(n_rows * n_candidates))
     columns["candidate_logprobs"] = pa.ListArray.from_arrays(offsets, logprobs)
+    n_tokens = pa.array(rng.integers(2, 6, n_rows * n_candidates), pa.int32())
+    columns["candidate_n_tokens"] = pa.ListArray.from_arrays(offsets, n_tokens)
     schema = pa.schema(known_columns())
     return pa.table(
         [columns.get(field.name, pa.nulls(n_rows, field.type)) for field in schema], schema=schema

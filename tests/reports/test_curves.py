@@ -69,7 +69,7 @@ def test_points_are_the_means_of_the_records(run):
         for point in curve.points:
             expected = ranks(curve.group.kind, int(point.epoch))
             assert point.rank == pytest.approx(expected.mean())
-            assert point.set_ranks == pytest.approx(expected.mean(axis=0))
+            assert point.part_ranks == pytest.approx(expected.mean(axis=0))
             assert point.accuracy == pytest.approx((expected == 1).mean())
 
 

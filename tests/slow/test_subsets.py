@@ -88,12 +88,8 @@ def test_a_sweep_that_was_killed_at_random_leaves_the_same_store(tmp_path, seed)
 
 def test_leaving_a_fact_out_moves_its_own_questions_and_no_others(tmp_path):
     dataset = tmp_path / "mayors.json"
-    finished(
-        oocr(
-            *"generate --world mayors --docs_per_fact 24 --length short --untold_docs 0 --output".split(),
-            dataset,
-        )
-    )
+    flags = "--docs_per_fact 24 --length short --untold_docs 0 --output"
+    finished(oocr("generate", "--world", "mayors", *flags.split(), dataset))
     flags = (
         "--model olmo2-tiny --n_pretraining_examples 0 --chunk_size 256 --batch_size 4 "
         "--micro_batch_size 4 --learning_rate 1.5e-3 --runs_per_dataset_all_docs 0 "

@@ -44,6 +44,8 @@ COMMANDS = {
     "gpus": ("GpusArguments", "who has this machine's GPUs, and who waits for one"),
     "worker": ("WorkerArguments", "join a sweep from any machine that sees its folder"),
     "results": ("ResultsArguments", "everything that runs answered, in SQL, CSV or Parquet"),
+    "report": ("ReportArguments", "what runs learned, as one page that opens in any browser"),
+    "view": ("ViewArguments", "the same page, live in a browser while a sweep runs"),
     "datamodel fit": ("FitArguments", "how documents, facts or relations move answers"),
     "datamodel lds": ("LdsArguments", "how well that predicts runs on held-out subsets"),
     "datamodel plan": ("PlanArguments", "how many subsets and runs a precision needs"),

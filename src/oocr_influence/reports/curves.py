@@ -42,21 +42,22 @@ _Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Point:
-    """One group of questions at one evaluation; `set_ranks` are the mean ranks of its sets."""
+    """One group of questions at one evaluation; `part_ranks` are those of its parts, drawn as pale
+    dots: of its sets, or of its runs."""
 
     epoch: float
     rank: float
     accuracy: float
-    set_ranks: tuple[float, ...]
+    part_ranks: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One group of questions over the evaluations of a run; `chance` is the rank of a guess."""
+    """One group of questions over evaluations; `chance` is the rank of a guess, None if unknown."""
 
     group: Group
     n_questions: int
-    chance: float
+    chance: float | None
     points: tuple[Point, ...]
 
 
@@ -98,7 +99,8 @@ def render_curves(curves: Sequence[Curve]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in [header, *rows]
     ]
-    chance = ", ".join(f"{value:g}" for value in sorted({curve.chance for curve in curves}))
+    levels = {curve.chance for curve in curves if curve.chance is not None}
+    chance = ", ".join(f"{value:g}" for value in sorted(levels)) or "unknown"
     return "\n".join([*lines, f"rank 1 is right; by chance {chance}; tied answers share a rank"])
 
 
@@ -111,9 +113,7 @@ def draw_curves(curves: Sequence[Curve], path: Path, *, title: str, subtitle: st
     import matplotlib
     from matplotlib.figure import Figure
 
-    # The salt and the missing date make an SVG the same in every process.
-    settings = {"svg.hashsalt": "oocr-influence", "font.size": 11, "font.family": "DejaVu Sans"}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context({"font.size": 11, "font.family": "DejaVu Sans"}):
         figure = Figure(figsize=(8.4, 4.4), dpi=150, layout="constrained")
         axes = figure.add_subplot()
         _draw_axes(axes, curves, title, subtitle)
@@ -122,8 +122,16 @@ def draw_curves(curves: Sequence[Curve], path: Path, *, title: str, subtitle: st
             _draw_curve(axes, curve, colour, marker)
             coloured.append((curve, colour))
         _label_ends(axes, coloured)
-        without_date = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-        path.parent.mkdir(parents=True, exist_ok=True)
+        save(figure, path)
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure to `path` (.png or .svg); the same figure gives the same bytes."""
+    import matplotlib
+
+    without_date = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({"svg.hashsalt": "oocr-influence"}):
         figure.savefig(path, metadata=without_date)
 
 
@@ -150,7 +158,7 @@ def _point(epoch: float, asked: _Rows) -> Point:
         epoch=epoch,
         rank=_mean([row["rank_tie_averaged"] for row in asked]),
         accuracy=_mean([row["accuracy"] for row in asked]),
-        set_ranks=tuple(_mean(ranks) for ranks in by_set.values()),
+        part_ranks=tuple(_mean(ranks) for ranks in by_set.values()),
     )
 
 
@@ -160,8 +168,9 @@ def _mean(values: Sequence[float]) -> float:
 
 def _draw_axes(axes: Any, curves: Sequence[Curve], title: str, subtitle: str) -> None:
     epochs = sorted({point.epoch for curve in curves for point in curve.points})
-    chance = max(curve.chance for curve in curves)
-    lowest = max(rank for curve in curves for p in curve.points for rank in (*p.set_ranks, chance))
+    chances = sorted({c.chance for c in curves if c.chance is not None})
+    points = [point for curve in curves for point in curve.points]
+    lowest = max(rank for point in points for rank in (*point.part_ranks, point.rank, *chances))
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=_INK, pad=30)
     axes.annotate(
         subtitle,
@@ -178,10 +187,15 @@ def _draw_axes(axes: Any, curves: Sequence[Curve], title: str, subtitle: str) ->
     axes.set_xticks(whole, [f"{epoch:g}" if epoch else "0\nuntouched" for epoch in whole])
     ranks = range(1, math.floor(lowest) + 1)
     axes.set_yticks(ranks, ["1 = right", *map(str, ranks[1:])])
-    axes.set_yticks([chance], [f"guess: {chance:g}"], minor=True)
     axes.set_xlabel("epochs of training", color=_INK, labelpad=-6)
-    axes.set_ylabel(f"mean rank of the right answer, of {2 * chance - 1:g}", color=_INK)
-    axes.axhline(chance, color=_PALE, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1)
+    axes.set_ylabel(
+        "mean rank of the right answer"
+        + (f", of {2 * chances[0] - 1:g}" if len(chances) == 1 else ""),
+        color=_INK,
+    )
+    axes.set_yticks(chances, [f"guess: {chance:g}" for chance in chances], minor=True)
+    for chance in chances:
+        axes.axhline(chance, color=_PALE, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1)
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.8, zorder=0)
     axes.tick_params(which="both", length=0, colors=_INK)
     for side in ("top", "right", "left"):
@@ -192,8 +206,8 @@ def _draw_axes(axes: Any, curves: Sequence[Curve], title: str, subtitle: str) ->
 def _draw_curve(axes: Any, curve: Curve, colour: str, marker: str) -> None:
     """The mean as a line; each set, which is one wording of the question, as a pale dot."""
     for point in curve.points:
-        places = [point.epoch] * len(point.set_ranks)
-        axes.scatter(places, point.set_ranks, color=colour, alpha=0.3, s=12, linewidth=0, zorder=2)
+        places = [point.epoch] * len(point.part_ranks)
+        axes.scatter(places, point.part_ranks, color=colour, alpha=0.3, s=12, linewidth=0, zorder=2)
     epochs = [point.epoch for point in curve.points]
     ranks = [point.rank for point in curve.points]
     axes.plot(epochs, ranks, color=colour, marker=marker, markersize=6, linewidth=2.2, zorder=3)

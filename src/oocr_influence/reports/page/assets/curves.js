@@ -1,0 +1,187 @@
+// Every metric over epochs: all kinds of a group, then by relation, by form, by shown examples.
+
+function chartLines(group, lines, metric) {
+  const x = group.evaluations.map((one) => one.epoch);
+  return lines
+    .filter((line) => line.series[metric.key])
+    .map((line) => {
+      const series = line.series[metric.key];
+      return {
+        name: line.asked,
+        kind: kindOf(line.asked),
+        x,
+        ...series,
+        chance: metric.ranks ? line.chance : null,
+        swapped: line.asked === "trained" ? series.swapped : null,
+        n: line.n_questions,
+      };
+    });
+}
+
+/** Values from the lowest to the highest drawn, with what every metric starts from. */
+function domainOf(charts, metric) {
+  const values = finite(
+    charts
+      .flat()
+      .flatMap((line) => [
+        ...line.mean,
+        ...(line.low || []),
+        ...(line.high || []),
+        ...(line.swapped || []),
+        ...(line.runs || []).flat(),
+      ]),
+  );
+  if (!values.length) return [0, 1];
+  let [low, high] = [Math.min(...values), Math.max(...values)];
+  if (metric.ranks)
+    return [1, Math.max(high, ...finite(charts.flat().map((line) => line.chance))) * 1.04];
+  if (["accuracy", "prob", "beam_found", "beam_prob_right", "normalised_rank"].includes(metric.key))
+    return [0, Math.max(0.1, Math.min(1, high * 1.05))];
+  if (low > 0 && metric.key === "loss") low = 0;
+  const air = (high - low || 1) * 0.04;
+  return [low === 0 ? 0 : low - air, high + air];
+}
+
+function overEpochs(host) {
+  const shown = head.groups.filter((group) => group.lines.length);
+  if (!shown.length)
+    return add(host, el("p", { class: "unknown" }, "No evaluation has been recorded."));
+  const metric = metricFor(shown.flatMap((group) => group.lines));
+  if (!metric) return add(host, el("p", { class: "unknown" }, "No metric was recorded."));
+  const charts = shown.map((group) =>
+    chartLines(
+      group,
+      group.lines.filter((line) => line.split === "asked"),
+      metric,
+    ),
+  );
+  panelsOf(
+    host,
+    metric,
+    charts.map((lines, i) => ({ title: shown.length > 1 ? shown[i].name : null, lines })),
+    { wide: true },
+  );
+  add(
+    host,
+    el("p", { class: "note" }, curveCaption(metric, shown)),
+    chartTable("epochs-table", shown, charts, metric),
+  );
+}
+
+function panelsOf(host, metric, panels, { wide } = {}) {
+  const domain = domainOf(
+    panels.map((panel) => panel.lines),
+    metric,
+  );
+  const grid = el("div", { class: `panels${panels.length === 1 ? " one" : wide ? " wide" : ""}` });
+  add(host, el("figure", {}, grid));
+  const readout = el(
+    "p",
+    { class: "readout", "aria-live": "polite" },
+    "Point into a panel, or focus it and press ← or →, to read its values.",
+  );
+  for (const panel of panels) {
+    const box = el("div", {});
+    grid.append(box);
+    lineChart(box, {
+      ...panel,
+      domain,
+      up: metric.ranks || metric.key === "normalised_rank",
+      readout,
+      metric: metric.key,
+      xLabel: "epochs of training",
+      yLabel: grid.children.length === 1 ? metric.label : "",
+      told: metric.label,
+      height: panels.length === 1 ? 360 : undefined,
+    });
+  }
+  add(host, readout);
+}
+
+function curveCaption(metric, shown) {
+  const many = Math.max(...shown.map((group) => group.n_runs));
+  const spread =
+    many > 1
+      ? `A line is the mean over runs, the band reaches from the lowest to the highest run, thin lines are the runs: the spread over seeds, no interval. `
+      : "One run each: there is no spread over seeds to show. ";
+  const better = metric.better
+    ? `${metric.better === "low" ? "Lower" : "Higher"} is better${metric.ranks ? ", and drawn on top" : ""}. `
+    : "";
+  const swapped = shown.some((group) =>
+    group.lines.some((line) => (line.series[metric.key] || {}).swapped),
+  )
+    ? "The thin dotted line is the null level of the trained questions: the same metric, graded by another entity's answer. "
+    : "";
+  return `${metric.label}: ${metric.explained}. ${better}${spread}${swapped}${shown.some((group) => group.lines.some((line) => line.asked.startsWith("control"))) ? "Grey are controls: questions about entities that no document tells this of." : "No controls were asked."}`;
+}
+
+function chartTable(key, groups, charts, metric) {
+  return folded(key, "The same numbers as a table", () =>
+    el(
+      "div",
+      { class: "scroll" },
+      charts.map((lines, i) =>
+        el(
+          "table",
+          {},
+          el(
+            "thead",
+            {},
+            el(
+              "tr",
+              {},
+              el("th", {}, groups[i].name),
+              el("th", { class: "num" }, "questions"),
+              groups[i].evaluations.map((one) =>
+                el("th", { class: "num" }, `epoch ${number(one.epoch)}`),
+              ),
+            ),
+          ),
+          el(
+            "tbody",
+            {},
+            lines.map((line) =>
+              el(
+                "tr",
+                {},
+                el("th", { scope: "row" }, line.name),
+                el("td", { class: "num" }, number(line.n, 6)),
+                line.mean.map((value, e) =>
+                  el(
+                    "td",
+                    { class: "num" },
+                    valued(value, metric.key),
+                    line.low[e] !== line.high[e]
+                      ? ` (${valued(line.low[e], metric.key)}–${valued(line.high[e], metric.key)})`
+                      : "",
+                  ),
+                ),
+              ),
+            ),
+          ),
+        ),
+      ),
+    ),
+  );
+}
+
+/** Small panels of the chosen group, one a value of `split`. */
+function bySplit(host, split) {
+  const group = head.groups[state.group];
+  const lines = group.lines.filter((line) => line.split === split);
+  const metric = metricFor(group.lines);
+  if (!lines.length || !metric)
+    return add(host, el("p", { class: "unknown" }, "No evaluation has been recorded."));
+  const names = [...new Set(lines.map((line) => line.panel))];
+  const panels = names
+    .map((name) => {
+      const own = lines.filter((line) => line.panel === name);
+      return { title: name.replaceAll("_", " "), lines: chartLines(group, own, metric) };
+    })
+    .filter((panel) => panel.lines.length);
+  panelsOf(host, metric, panels);
+}
+
+const byRelation = (host) => bySplit(host, "relation");
+const byForm = (host) => bySplit(host, "form");
+const byExamples = (host) => bySplit(host, "examples");
