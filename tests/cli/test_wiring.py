@@ -286,7 +286,7 @@ def test_a_flag_of_the_data_changes_the_windows_as_it_should(sample, before, cha
 def test_the_model_is_asked_for_as_stated(sample, monkeypatch, local_only):
     calls = []
 
-    def resolve(name, revision=None, *, local_only=False):
+    def resolve(name, revision=None, *, local_only=False, weights=True):
         calls.append((name, revision, local_only))
         return resolve_model("olmo2-tiny")
 
