@@ -38,6 +38,8 @@ COMMANDS = {
     "retry": ("RetryArguments", "have failed runs tried again"),
     "gpus": ("GpusArguments", "who has this machine's GPUs, and who waits for one"),
     "worker": ("WorkerArguments", "join a sweep from any machine that sees its folder"),
+    "attribute": ("AttributeArguments", "score a run's documents for each question, by methods"),
+    "attribution score": ("ScoreArguments", "which methods find the documents, and predict runs"),
     "results": ("ResultsArguments", "everything that runs answered, in SQL, CSV or Parquet"),
     "replicate": ("ReplicateArguments", "the seed's four experiments, from datasets to table"),
 }
