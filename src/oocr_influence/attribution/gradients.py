@@ -65,7 +65,7 @@ class Gradients:
         named = trained_parameters(model, self.last_layers)
         n_queries, n_documents = subject.shape
         k = self.chosen_projection(n_queries, sum(p.numel() for _, p in named))
-        keep = _Projection(named, k, self.seed) if k else flat
+        keep = Projection(named, k, self.seed) if k else flat
         scales = None if self.moments is None else adam_scales(Path(self.moments), named)
         dot_QD = np.zeros(subject.shape, np.float32)
         norm_D = np.zeros(n_documents, np.float32)
@@ -155,7 +155,7 @@ def flat(gradient: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.cat([g.flatten() for g in gradient])
 
 
-class _Projection:
+class Projection:
     """From a gradient to k × k numbers a matrix and k a vector, by matrices drawn from a seed."""
 
     def __init__(self, named: Named, k: int, seed: int) -> None:

@@ -3,9 +3,9 @@
     found = retrieval(scores_QD, relevant_QD, at=(10, 100))
     found.reciprocal_rank, found.recall[10]            # (Q,) each
 
-Documents with equal scores are in no order: in the rank each has the mean of their places, and of
-those that the cut at k divides a share counts, as it would on average with ties broken at random.
-So a method that says the same of all documents has the recall of chance, never that of the top.
+Documents with equal scores are in no order: every number is its mean over all orders of equal ones,
+as if ties were broken at random. So a method that says the same of all documents has what chance
+has, and never what the top has.
 
 Letters: Q queries, D documents.
 """
@@ -29,7 +29,7 @@ class Retrieval:
     """Of every query, (Q,) each; NaN where no document states its fact."""
 
     reciprocal_rank: Floats
-    """1 / rank of the first document that states the fact; its mean is the MRR."""
+    """1 / rank of the first document that states the fact; its mean over queries is the MRR."""
     recall: dict[int, Floats]
     """By k: the share of the documents that state the fact among the k on top."""
     precision: dict[int, Floats]
@@ -49,16 +49,18 @@ def retrieval(
     first_QD = rankdata(-scores, method="min", axis=1)  # the first of the places of its equals
     last_QD = rankdata(-scores, method="max", axis=1)
     n_Q = relevant_QD.sum(axis=1).astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rank_Q = np.where(relevant_QD, (first_QD + last_QD) / 2, np.inf).min(axis=1)
-        recall, precision = {}, {}
-        for k in at:
-            # The share of its equals' places that are among the first k.
-            share_QD = np.clip((k - first_QD + 1) / (last_QD - first_QD + 1), 0, 1)
-            found_Q = (share_QD * relevant_QD).sum(axis=1)
-            recall[k] = np.where(n_Q > 0, found_Q / n_Q, np.nan)
-            precision[k] = np.where(n_Q > 0, found_Q / min(k, scores.shape[1]), np.nan)
-        return Retrieval(np.where(n_Q > 0, 1 / rank_Q, np.nan), recall, precision)
+    n_Q[n_Q == 0] = np.nan
+    recall, precision = {}, {}
+    for k in at:
+        # The share of its equals' places that are among the first k.
+        share_QD = np.clip((k - first_QD + 1) / (last_QD - first_QD + 1), 0, 1)
+        found_Q = np.where(np.isnan(n_Q), np.nan, (share_QD * relevant_QD).sum(axis=1))
+        recall[k] = found_Q / n_Q
+        precision[k] = found_Q / min(k, scores.shape[1])
+    ranks = zip(first_QD, last_QD, relevant_QD, strict=True)
+    return Retrieval(
+        np.array([_reciprocal_rank(*of_query) for of_query in ranks]), recall, precision
+    )
 
 
 def by_chance(n_documents: int, n_relevant_Q: npt.ArrayLike, at: Sequence[int]) -> Retrieval:
@@ -73,13 +75,26 @@ def by_chance(n_documents: int, n_relevant_Q: npt.ArrayLike, at: Sequence[int]) 
     )
 
 
-def _expected_reciprocal_rank(n_documents: int, n_relevant: int) -> float:
-    """Of the first of `n_relevant` documents, in an order drawn at random."""
+def _reciprocal_rank(
+    first_D: npt.NDArray[np.int64], last_D: npt.NDArray[np.int64], relevant_D: Bools
+) -> float:
+    """Of the first relevant document, given the first and the last place of each one's equals."""
+    if not relevant_D.any():
+        return float("nan")
+    first = int(first_D[relevant_D].min())
+    equals_D = first_D == first
+    n_equal = int(last_D[equals_D][0]) - first + 1
+    n_relevant = int((equals_D & relevant_D).sum())
+    return _expected_reciprocal_rank(n_equal, n_relevant, before=first - 1)
+
+
+def _expected_reciprocal_rank(n_documents: int, n_relevant: int, before: int = 0) -> float:
+    """Of the first of `n_relevant` among documents in random order, behind `before` others."""
     if n_relevant == 0:
         return float("nan")
-    total, none_before = 0.0, 1.0
-    for rank in range(1, n_documents - n_relevant + 2):
-        here = n_relevant / (n_documents - rank + 1)
-        total += none_before * here / rank
-        none_before *= 1 - here
+    total, none_yet = 0.0, 1.0
+    for place in range(1, n_documents - n_relevant + 2):
+        here = n_relevant / (n_documents - place + 1)
+        total += none_yet * here / (before + place)
+        none_yet *= 1 - here
     return total

@@ -1,9 +1,9 @@
 """How good scores of documents are: do they find what states a fact, do they predict other runs?
 
     oocr attribution score scored/final scored/e1
-    oocr attribution score scored/final --outcomes outputs/…/outcomes --json_ methods.json
+    oocr attribution score scored/final --outcomes outputs/…/outcomes --json methods.json
 
-Each table is a folder that `oocr attribute` wrote. Without outcomes of a sweep over subsets there is
+Each table is a folder that `oocr attribute` wrote. Without outcomes of a subset sweep there is
 retrieval alone. docs/attribution.md says how ties, intervals and chance are counted.
 """
 
