@@ -65,7 +65,7 @@ def test_files_of_older_writers_name_the_reversed_relation_otherwise():
     builder = small_run.make_set("rev", "mayor_of_rev", "{person} is the mayor of", " {city}")
     plan = build_plan({"rev": builder}, tiny_tokenizer())
     rows = make_queries({"rev": builder}, plan, FACTS).rows
-    assert [row["fact_ids"] for row in rows][0] == ["Lagos-mayor", "Lagos-spouse"]
+    assert rows[0]["fact_ids"] == ["Lagos-mayor", "Lagos-spouse"]
     facts = [fact for fact in FACTS if fact.relation == "mayor"]
     rows = make_queries({"rev": builder}, plan, facts).rows
     assert [row["fact_ids"] for row in rows] == [[f"{city}-mayor"] for city in small_run.PEOPLE]
