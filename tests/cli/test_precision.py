@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from test_resuming import SAMPLE, StopAfter, arguments, check_same
 
-from oocr_influence.cli import data_modeling, device_memory, preparation
+from oocr_influence.cli import device_memory, preparation, sweep_plan
 from oocr_influence.cli.arguments import UsageError, parse
 from oocr_influence.cli.data_modeling import DataModelingArgs, plan
 from oocr_influence.cli.one_run import run_once
@@ -150,7 +150,7 @@ def test_what_does_not_fit_is_refused_with_numbers_before_anything_starts(
 def test_a_dry_run_says_what_memory_it_will_take(
     tmp_path, card, capsys, monkeypatch, changes, said
 ):
-    monkeypatch.setattr(data_modeling, "check_disk", lambda *given: None)
+    monkeypatch.setattr(sweep_plan, "check_disk", lambda *given: None)
     flags = [f"--{name}={value}" for name, value in changes.items()]
     plan(
         parse(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +28,7 @@ from oocr_influence.datasets.document_dataset import (
     EvalDatasetBuilder,
     load_structured_dataset,
 )
+from oocr_influence.datasets.matching import matching_sets
 from oocr_influence.evaluation.metrics import load_metric_files
 from oocr_influence.models.load import WeightPrecision, pick_device
 from oocr_influence.results.cache import Cache
@@ -138,18 +138,13 @@ def chosen_sets(path: Path, patterns: Sequence[str]) -> dict[str, EvalDatasetBui
         builders = load_structured_dataset(path).eval_dataset_builders
     except DatasetError as error:
         raise UsageError(str(error)) from None
-    idle = [p for p in patterns if not any(fnmatchcase(name, p) for name in builders)]
-    if idle or not builders:
-        some = ", ".join(list(builders)[:5]) or "none"
-        raise UsageError(
-            f"--sets {' '.join(idle)}: none of the {len(builders)} sets of {path} is called so; "
-            f"there are: {some}{', …' if len(builders) > 5 else ''}"
-        )
-    return {
-        name: builder
-        for name, builder in builders.items()
-        if any(fnmatchcase(name, pattern) for pattern in patterns)
-    }
+    try:
+        chosen = matching_sets(builders, patterns)
+    except ValueError as error:
+        raise UsageError(f"--sets: {path}: {error}") from None
+    if not chosen:
+        raise UsageError(f"--dataset {path} has no eval sets")
+    return chosen
 
 
 def _own_metrics(files: Sequence[Path]) -> list[str]:

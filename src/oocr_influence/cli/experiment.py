@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from launcher.disk import DiskReservation
 from launcher.driver import WorkersFailError
@@ -72,6 +72,14 @@ class RunGroup:
     """The point's, for people."""
 
 
+class MoreJobs(Protocol):
+    """Jobs of an experiment beside those of runs on all its documents."""
+
+    def write(self, folder: ExperimentFolder) -> None: ...
+
+    def jobs(self, folder: ExperimentFolder) -> list[Job]: ...
+
+
 @dataclass(frozen=True)
 class Experiment:
     """An experiment on disk and its jobs."""
@@ -96,15 +104,20 @@ def start_experiment(
     dataset_file: Path,
     args: dict[str, Any],
     groups: Sequence[RunGroup],
+    subsets: MoreJobs | None = None,
     **about: Any,
 ) -> Experiment:
     """Make the experiment's folder, its copy of the dataset, its log and its jobs.
 
-    `about` is written into its log as well, where it is not None.
+    `subsets` writes what further jobs need, and makes them. `about` is written into its log as
+    well, where it is not None.
     """
     folder = ExperimentFolder.create(output_dir.resolve(), name)
     shutil.copyfile(dataset_file, folder.structured_dataset)
     jobs = jobs_of(folder, groups)
+    if subsets is not None:
+        subsets.write(folder)
+        jobs += subsets.jobs(folder)
     log = ExperimentLog(folder.experiment_log, experiment_name=folder.name, args=args)
     log.update(
         status="running",

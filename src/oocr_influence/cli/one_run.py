@@ -10,11 +10,13 @@ import logging
 import time
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
 
 from oocr_influence.cli.adapters import begin_adapter
+from oocr_influence.cli.kept_base import KeptBase
 from oocr_influence.cli.micro_batch import settle
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation, prepare
@@ -53,12 +55,14 @@ def run_once(
     *,
     unfinished: RunFolder | None = None,
     team: Team = ALONE,
+    base: KeptBase | None = None,
 ) -> dict[str, Any]:
     """Train and ask one model; returns the run's folder and how it went.
 
     `preparation`, if it has been made already, is that of `args`. `unfinished` is a run of the same
     arguments, which goes on in its own folder. `team` are the processes that train it, of which
-    this one leads; the others call `run_team.help_run`. Raises UsageError before anything is
+    this one leads; the others call `run_team.help_run`. `base` is what this process keeps for
+    several runs, and does not change the bits of any. Raises UsageError before anything is
     written if the arguments cannot be used.
     """
     control = control or Control()
@@ -73,7 +77,11 @@ def run_once(
         phases.record = log.log_dict.get("phases", {})
     else:
         folder = RunFolder.create(
-            args.output_dir, args.experiment_name, args.epochs, args.learning_rate
+            args.output_dir,
+            args.experiment_name,
+            args.epochs,
+            args.learning_rate,
+            **({} if args.subset_split is None else _of_a_subset(args)),
         )
         log = ExperimentLog(
             folder.experiment_log,
@@ -92,7 +100,7 @@ def run_once(
         ):
             cache = Cache.default() if args.eval_cache else None
             context = RunContext(preparation, folder, log, phases, control, cache, team=team)
-            run = _Run(context, resumed)
+            run = _Run(context, resumed, base)
             try:
                 return run.go()
             except BaseException as error:
@@ -115,11 +123,19 @@ def run_once(
             folder.release()
 
 
+def _of_a_subset(args: TrainingArgs) -> dict[str, str]:
+    """What the folder of such a run is called after."""
+    assert args.subset_split is not None
+    return {"dataset_file": args.structured_dataset.name, "kind": args.subset_split}
+
+
 class _Run:
     """One run while it goes on."""
 
-    def __init__(self, context: RunContext, resumed: Resumed | None) -> None:
-        self.context, self.resumed = context, resumed
+    def __init__(
+        self, context: RunContext, resumed: Resumed | None, base: KeptBase | None = None
+    ) -> None:
+        self.context, self.resumed, self.base = context, resumed, base
         self.preparation, self.folder, self.log = context.preparation, context.folder, context.log
         self.args, self.phases = context.args, context.phases
         self.started = time.perf_counter()
@@ -145,7 +161,9 @@ class _Run:
         with self.phases("load_model"):
             weights = self._load_model()
         with self.phases("plan_evaluation"):
-            self.asking = RunAsking(self.context, self.model, weights)
+            base, context = self.base, self.context
+            kept = partial(base.suite, self.preparation, context.cache) if base else None
+            self.asking = RunAsking(context, self.model, weights, kept)
             if self.leader is not None:
                 self.leader.agree(self.preparation, self.asking.plan_digest)
         with self.phases("train") as phase, StepFile(self.folder.steps) as self.step_file:
@@ -173,8 +191,11 @@ class _Run:
 
     def _load_model(self) -> str:
         """Load the untouched model and record which it is; returns its weights' digest."""
-        self.model = load_model(self.preparation.resolved, precision=self.args.precision)
-        weights = weights_digest(self.model)
+        if self.base is None:
+            self.model = load_model(self.preparation.resolved, precision=self.args.precision)
+            weights = weights_digest(self.model)
+        else:
+            self.model, weights = self.base.model(self.args)
         check_same(self.log, "untouched weights", "weights_digest", weights)
         self.log.update(
             weights_digest=weights,
@@ -220,6 +241,9 @@ class _Run:
         p = self.preparation
         self.window_ids = p.windows.window_ids()
         check_same(self.log, "windows", "packing_digest", p.windows.digest())
+        if not self.args.save_datasets:
+            self.log.update(packing_digest=p.windows.digest(), window_ids=self.window_ids)
+            return
         if not self.folder.train_set.exists():
             self.folder.save_train_set(window_columns(p.windows, p.documents))
         if "train_set_digest" not in self.log.log_dict:  # or a run died between the two

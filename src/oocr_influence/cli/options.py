@@ -129,6 +129,12 @@ class TrainingOptions(CommandArguments):
 
     beam_search: Literal["every", "final", "never"] = "every"
     """at which evaluations beam search runs, for the sets that ask for it"""
+    eval_sets: list[str] = ["*"]
+    """patterns of the names of the sets that are asked, such as 'name_mayor_*' (names; *: any
+    letters)"""
+    eval_metrics: list[str] | None = None
+    """of the metrics that the sets ask for, those that are computed, such as accuracy_and_loss
+    (metrics; None: all)"""
     ranks: Literal["full", "pruned"] = "full"
     """full: every candidate is scored; pruned: after step 0 no further than its strict rank needs,
     which leaves out other ranks and saves most where the model knows the answers"""
@@ -307,6 +313,11 @@ class TrainingArgs(TrainingOptions):
     processes: int = Field(default=1, ge=1)
     """processes that train one model together, each on a GPU of its own where there are any; the
     last bits of results depend on it (processes)"""
+    save_datasets: bool = True
+    """write what is trained (train_set/), what is asked (eval_datasets/) and the tokenizer into the
+    run's folder; without, their digests alone, and the ids of the windows"""
+    subset_split: Literal["train", "test"] | None = None
+    """of a run on a subset of a sweep's documents: which split it belongs to"""
     sweep_id: str | None = None
     """the sweep that this run belongs to"""
     model_commit: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,12 @@ from oocr_influence.cli.device_memory import (
 )
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.packed_cache import packed_windows
-from oocr_influence.datasets.document_dataset import StructuredDataset, load_structured_dataset
+from oocr_influence.datasets.document_dataset import (
+    EvalDatasetBuilder,
+    StructuredDataset,
+    load_structured_dataset,
+)
+from oocr_influence.datasets.matching import matching_sets, only_metrics
 from oocr_influence.datasets.packing import PackedWindows
 from oocr_influence.datasets.selection import TrainingDocument, select_documents
 from oocr_influence.evaluation.metrics import load_metric_files
@@ -62,6 +68,14 @@ class Preparation:
     schedule: Schedule
     micro_batch_trial: dict[str, Any] | None = None
     """How the micro-batch was chosen, where it was (cli/micro_batch.py)."""
+
+    def asked_sets(self) -> dict[str, EvalDatasetBuilder]:
+        """The sets that are asked, with the metrics that are computed.
+
+        Raises ValueError for a pattern or a metric that no set has.
+        """
+        sets = matching_sets(self.dataset.eval_dataset_builders, self.args.eval_sets)
+        return only_metrics(sets, self.args.eval_metrics)
 
     @property
     def evaluations(self) -> list[Milestone]:
@@ -173,14 +187,7 @@ def prepare(args: TrainingArgs, *, at_most: bool = False) -> Preparation:
     faults += _faults_of_this_process(args)
     if faults or dataset is None or resolved is None:
         raise UsageError("\n       ".join(faults))
-    if resolved.adapter is not None:
-        raise UsageError(
-            f"--model {args.model} is an adapter: `oocr export {args.model} --output_dir FOLDER` "
-            "writes its sum with its base, which can be trained"
-        )
-    _check_commit(args, resolved)
-    if (fault := memory_fault(args, load_config(resolved))) is not None:
-        raise UsageError(fault)
+    _check_model(args, resolved)
     available, wanted = len(dataset.pretraining_documents), args.n_pretraining_examples
     if at_most and wanted is not None and wanted > available:
         warnings.warn(
@@ -190,6 +197,29 @@ def prepare(args: TrainingArgs, *, at_most: bool = False) -> Preparation:
         )
         args = args.model_copy(update={"n_pretraining_examples": available})
     return _pack(args, resolved, dataset)
+
+
+def resolve_for(args: TrainingArgs) -> ResolvedModel:
+    """The model of a run, checked; raises UsageError as `prepare` does."""
+    try:
+        resolved = resolve_model(args.model, args.revision, local_only=args.force_local_model_cache)
+    except FileNotFoundError as error:
+        raise UsageError(str(error)) from None
+    if faults := _faults_of_this_process(args):
+        raise UsageError("\n       ".join(faults))
+    _check_model(args, resolved)
+    return resolved
+
+
+def _check_model(args: TrainingArgs, resolved: ResolvedModel) -> None:
+    if resolved.adapter is not None:
+        raise UsageError(
+            f"--model {args.model} is an adapter: `oocr export {args.model} --output_dir FOLDER` "
+            "writes its sum with its base, which can be trained"
+        )
+    _check_commit(args, resolved)
+    if (fault := memory_fault(args, load_config(resolved))) is not None:
+        raise UsageError(fault)
 
 
 def _faults_of_this_process(args: TrainingArgs) -> list[str]:
@@ -213,6 +243,37 @@ def _faults_of_this_process(args: TrainingArgs) -> list[str]:
 
 def _pack(args: TrainingArgs, resolved: ResolvedModel, dataset: StructuredDataset) -> Preparation:
     tokenizer = load_tokenizer(resolved)
+    kept = Cache.default() if args.eval_cache else None
+
+    def windows_of(documents: Sequence[TrainingDocument]) -> PackedWindows:
+        texts = [document.text for document in documents]
+        return packed_windows(texts, tokenizer, kept, **packing_options(args, tokenizer))
+
+    return prepare_packed(args, resolved, tokenizer, dataset, windows_of)
+
+
+def packing_options(args: TrainingArgs, tokenizer: Any) -> dict[str, Any]:
+    """How a run's documents are packed, as `packing.pack` takes it."""
+    return {
+        "chunk_size": args.chunk_size,
+        "packing": args.packing,
+        "pad_id": _pad_id(tokenizer),
+        "overlap_cuts": args.overlap_cuts,
+        "drop_last": args.drop_last,
+    }
+
+
+def prepare_packed(
+    args: TrainingArgs,
+    resolved: ResolvedModel,
+    tokenizer: Any,
+    dataset: StructuredDataset,
+    windows_of: Callable[[Sequence[TrainingDocument]], PackedWindows],
+) -> Preparation:
+    """The same where the model is resolved and `windows_of` packs documents in their order.
+
+    Raises UsageError as `prepare` does.
+    """
     try:
         documents = select_documents(
             dataset,
@@ -221,16 +282,7 @@ def _pack(args: TrainingArgs, resolved: ResolvedModel, dataset: StructuredDatase
             packing_seed=args.packing_seed,
             document_order=args.document_order,
         )
-        windows = packed_windows(
-            [document.text for document in documents],
-            tokenizer,
-            Cache.default() if args.eval_cache else None,
-            chunk_size=args.chunk_size,
-            packing=args.packing,
-            pad_id=_pad_id(tokenizer),
-            overlap_cuts=args.overlap_cuts,
-            drop_last=args.drop_last,
-        )
+        windows = windows_of(documents)
         schedule = args.schedule(len(windows))
     except ValueError as error:
         raise UsageError(f"{args.structured_dataset}: {error}") from None
@@ -262,6 +314,10 @@ def same_windows(one: TrainingArgs, other: TrainingArgs) -> bool:
 def _checked(preparation: Preparation) -> Preparation:
     args, resolved, windows = preparation.args, preparation.resolved, preparation.windows
     faults = _length_faults(args, resolved) + _adapter_faults(args, resolved)
+    try:
+        preparation.asked_sets()
+    except ValueError as error:
+        faults.append(str(error))
     scheduled = preparation.scheduled_checkpoints
     if unknown := args.keeping.unknown(scheduled):
         names = ", ".join(moment.name for moment in scheduled)

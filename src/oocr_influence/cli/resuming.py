@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,16 +46,19 @@ class Resumed:
 
 
 def find_unfinished(
-    args: TrainingArgs, is_over: Callable[[str], bool] = lambda attempt: False
+    args: TrainingArgs,
+    is_over: Callable[[str], bool] = lambda attempt: False,
+    among: Sequence[RunFolder] | None = None,
 ) -> RunFolder | None:
-    """The newest run of exactly these arguments in their output folder that nobody is running.
+    """The newest run of exactly these arguments that nobody is running.
 
     `is_over` says whether an attempt at a job has ended by its ledger, as that of a lost machine.
+    `among` are the runs to look at, the oldest first (None: all in the arguments' output folder).
     """
-    if not args.output_dir.is_dir():
-        return None
+    if among is None:
+        among = find_runs(args.output_dir) if args.output_dir.is_dir() else []
     asked = args.model_dump(mode="json")
-    for run in reversed(find_runs(args.output_dir)):
+    for run in reversed(among):
         try:
             logged = read_experiment_log(run.experiment_log)
         except (OSError, ValueError):

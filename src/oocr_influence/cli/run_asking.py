@@ -45,8 +45,7 @@ def plan_of(
     """All questions of a run, its own metrics among what is asked."""
     own_metrics = load_metric_files(preparation.args.metric_files)
     builders = {
-        name: builder.also_asking(own_metrics)
-        for name, builder in preparation.dataset.eval_dataset_builders.items()
+        name: builder.also_asking(own_metrics) for name, builder in preparation.asked_sets().items()
     }
     digest = suite_digest(builders, preparation.tokenizer)
     plan = cached_plan(builders, preparation.tokenizer, digest, cache, waiting)
@@ -69,13 +68,22 @@ def loss_documents(preparation: Preparation) -> DocumentLosses | None:
 
 
 class RunAsking:
-    """The evaluations of a run; `weights_digest` is that of the untouched model."""
+    """The evaluations of a run; `weights_digest` is that of the untouched model.
 
-    def __init__(self, run: RunContext, model: Any, weights_digest: str) -> None:
+    `plan_of` gives the questions where somebody has planned them already.
+    """
+
+    def __init__(
+        self,
+        run: RunContext,
+        model: Any,
+        weights_digest: str,
+        plan_of: Callable[[], PlannedSuite] | None = None,
+    ) -> None:
         self._run, self._model, self._weights_digest = run, model, weights_digest
         self._names = {moment.step: moment.name for moment in run.preparation.evaluations}
         self._baseline: Scores | None = None
-        self._evaluator = self._plan()
+        self._evaluator = self._plan(plan_of or self._planned)
         self.plan_digest = self._evaluator.plan.digest
         self._document_losses = loss_documents(run.preparation)
 
@@ -91,14 +99,17 @@ class RunAsking:
         found = self._ask_untouched(name) if step == 0 else self._ask(step, name)
         self._record(step, name, found)
 
-    def _plan(self) -> Evaluator:
+    def _planned(self) -> PlannedSuite:
         waiting = self._run.waiting("planning by another run")
-        suite = plan_of(self._run.preparation, self._run.cache, waiting)
+        return plan_of(self._run.preparation, self._run.cache, waiting)
+
+    def _plan(self, plan_of: Callable[[], PlannedSuite]) -> Evaluator:
+        suite = plan_of()
         builders, plan, self._suite = suite.builders, suite.plan, suite.digest
         self._run.log.update(
             eval_plan_digest=plan.digest, eval_suite_digest=self._suite, n_eval_sets=len(builders)
         )
-        for name, builder in builders.items():
+        for name, builder in builders.items() if self._run.args.save_datasets else ():
             if self._run.folder.eval_dataset(name).exists():
                 continue  # of the attempt before this one
             self._run.folder.save_eval_dataset(

@@ -85,6 +85,7 @@ def record_exposure(folder: RunFolder, preparation: Preparation, exposures: IntA
             {
                 "id": document.key[0],
                 "occurrence": document.key[1],
+                "type": document.document.type,
                 "labels_once": int(labels),
                 "labels_trained": int(times),
             }

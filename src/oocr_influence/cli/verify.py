@@ -20,6 +20,7 @@ from pydantic import Field
 from launcher.jobs import liveness, read_exit, read_state
 from oocr_influence.cli.arguments import CommandArguments, UsageError, run_command
 from oocr_influence.datasets.order import order_digest, window_order
+from oocr_influence.datasets.references import is_reference
 from oocr_influence.results.adapters import is_adapter
 from oocr_influence.results.digests import file_digest
 from oocr_influence.results.finding import dataset_file, find_experiments, find_runs
@@ -135,9 +136,13 @@ def check_jobs(experiment: ExperimentFolder) -> list[Finding]:
             found.error(f"job {folder.name}: {error}", "run the job again")
             continue
         if ended is not None and ended.get("status") == "ok":
-            made = Path(str((ended.get("result") or {}).get("run", ""))).name
-            if made and made not in present | cleaned:
-                found.error(f"job {folder.name} made {made}, which is gone", "run the job again")
+            result = ended.get("result") or {}
+            for made in map(str, result.get("runs") or [result.get("run", "")]):
+                name = Path(made).name
+                if name and name not in present | cleaned:
+                    found.error(
+                        f"job {folder.name} made {name}, which is gone", "run the job again"
+                    )
             continue
         _note_job(found, folder, ended, tidied=bool(cleaned))
     return found.items
@@ -208,11 +213,23 @@ def _dataset_facts(path: Path) -> DatasetFacts:
     digest = None
     try:
         digest = file_digest(path)
-        builders = json.loads(path.read_text(encoding="utf-8"))["eval_dataset_builders"]
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if is_reference(raw):
+            return _facts_of_subset(path, digest, raw)
+        builders = raw["eval_dataset_builders"]
         sizes = {name: len(builder["eval_points"]) for name, builder in builders.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return DatasetFacts(path, digest, None, fault=f"{type(error).__name__}: {error}")
     return DatasetFacts(path, digest, sizes)
+
+
+def _facts_of_subset(path: Path, digest: str, raw: Mapping[str, Any]) -> DatasetFacts:
+    whole = _dataset_facts((path.parent / raw["subset_of"]).resolve())
+    subset = frozenset((str(one), int(n)) for one, n in raw["synthetic_documents"])
+    fault = whole.fault
+    if whole.digest is not None and whole.digest != raw["sha256"]:
+        fault = f"it names documents of {whole.path}, which has changed since"
+    return DatasetFacts(path, digest, whole.set_sizes, fault, subset)
 
 
 def _note_job(

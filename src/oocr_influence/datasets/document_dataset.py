@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, ValidationError
 from pydantic_core import from_json
 
+from oocr_influence.datasets.references import follow, is_reference
 from oocr_influence.documents.document import Document, PretrainingDocument, SyntheticDocument
 from oocr_influence.universe.facts import FactTemplate, FeatureSet, Record, sha256_hex
 
@@ -175,7 +176,7 @@ def document_keys(documents: list[Any]) -> list[tuple[str, int]]:
 
 
 def load_structured_dataset(path: str | os.PathLike[str]) -> StructuredDataset:
-    """Read and check a structured dataset.
+    """Read and check a structured dataset, or the subset of one that a file refers to.
 
     Raises FileNotFoundError, or DatasetError with the path inside the file of each fault (all
     counted, the first ten shown). Repeated document ids load, with a warning and a count.
@@ -186,7 +187,11 @@ def load_structured_dataset(path: str | os.PathLike[str]) -> StructuredDataset:
             f"no structured dataset at '{path}'; write one with `oocr generate` or check the path"
         )
     with _cycle_search_paused():
-        dataset = _parsed_and_checked(path)
+        raw = _parsed(path)
+        if is_reference(raw):
+            subset: StructuredDataset = follow(path, raw, load_structured_dataset, document_keys)
+            return subset
+        dataset = _checked(path, raw)
         _check_holes(path, dataset)
         repeated = dataset.repeated_ids()
     if repeated:
@@ -208,12 +213,15 @@ def save_structured_dataset(dataset: StructuredDataset, path: str | os.PathLike[
     beside.replace(path)
 
 
-def _parsed_and_checked(path: Path) -> StructuredDataset:
+def _parsed(path: Path) -> Any:
     # In two steps: pydantic's own way from bytes holds every text twice meanwhile.
     try:
-        raw = from_json(path.read_bytes())
+        return from_json(path.read_bytes())
     except ValueError as error:
         raise DatasetError(_faulty(path, [f"the file: not JSON: {error}"])) from None
+
+
+def _checked(path: Path, raw: Any) -> StructuredDataset:
     try:
         return StructuredDataset.model_validate(raw)
     except ValidationError as error:

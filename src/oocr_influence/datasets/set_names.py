@@ -10,13 +10,20 @@ dataset is at hand.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 NO_FEW_SHOT, WITH_FEW_SHOT = "_no_fs", "_with_fs"
 # In the order in which they are told of.
 KINDS = ("trained", "reversed", "first_hop", "two_hop", "control")
 _FORMATS_IN_NAMES = ("first_name", "last_name", "dmy_written", "mdy", "dmy", "iso")
 _OTHER_FORMATS = {"first_name": "first names", "last_name": "last names"}
+
+
+def fits(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a set's name fits one of the patterns, in which * stands for any letters."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True, kw_only=True)

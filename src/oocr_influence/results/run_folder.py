@@ -36,6 +36,7 @@ ALL_DOCS_RUNS = "all_docs_runs"
 _OF_JOBS = ("spec.json", "state.json")
 DATA_MODELING_RUNS = ("data_modeling_runs_train", "data_modeling_runs_test")
 RUNS_FOLDERS = (ALL_DOCS_RUNS, *DATA_MODELING_RUNS)
+SUBSET_BUILDER = "_dataset_builder.json"
 SUITE_LETTERS = 16
 # An evaluation that was added later: its checkpoint and the suite that was asked.
 _ADDED = re.compile(rf"(.+)__([0-9a-f]{{{SUITE_LETTERS}}})", re.DOTALL)
@@ -392,8 +393,26 @@ class ExperimentFolder(_Folder):
         """Of the `train` or the `test` split of data modeling."""
         return self.path / f"subsampled_datasets_{split}"
 
+    def subset_builder(self, split: str, index: int) -> Path:
+        """The documents of one subset, as a reference to the experiment's dataset."""
+        return self.subsampled_datasets(split) / f"{index}{SUBSET_BUILDER}"
+
+    def subset_metadata(self, split: str, index: int) -> Path:
+        return self.subsampled_datasets(split) / f"{index}_metadata.json"
+
+    def subset_numbers(self, split: str) -> list[int]:
+        """The numbers of a split's subsets."""
+        names = [path.name for path in self.subsampled_datasets(split).glob(f"*{SUBSET_BUILDER}")]
+        numbers = [name.removesuffix(SUBSET_BUILDER) for name in names]
+        return sorted(int(number) for number in numbers if number.isdecimal())
+
     def data_modeling_runs(self, split: str) -> Path:
         return self.path / f"data_modeling_runs_{split}"
+
+    def runs_of_subset(self, split: str, index: int) -> list[RunFolder]:
+        """The runs on one subset, the oldest first."""
+        pattern = f"*_{split}_num_epochs_*_dataset_{index}{SUBSET_BUILDER}"
+        return [RunFolder(p) for p in sorted(self.data_modeling_runs(split).glob(pattern))]
 
 
 def _evaluation_name(name: str, suite: str | None) -> str:

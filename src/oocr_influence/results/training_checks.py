@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from oocr_influence.results.step_log import StepRow, read_steps
 from oocr_influence.results.verdicts import Expected, Findings
 
 _RUN_AGAIN = "run it again"
+SYNTHETIC = "synthetic_document"
 
 DocumentKey = tuple[str, int]
 """A document's id, and which of those with that id it is."""
@@ -35,6 +36,12 @@ class TrainSet:
 
 def check_train_set(run: RunFolder, log: LoggedExperiment, found: Findings) -> TrainSet | None:
     """Compare the train set with its records; returns what it holds, if it can be read."""
+    if (log.args or {}).get("save_datasets") is False:
+        ids = log.log_dict.get("window_ids")
+        if not isinstance(ids, list):
+            found.error("log_dict.window_ids is missing", _RUN_AGAIN, incomplete=True)
+            return None
+        return TrainSet([str(one) for one in ids], None)
     if not run.train_set.is_dir():
         found.error("train_set/ is missing", _RUN_AGAIN, incomplete=True)
         return None
@@ -195,6 +202,26 @@ def check_exposure(
         wrong = [key for key, n, all_ in zip(keys, once, trained, strict=True) if all_ != n * times]
         if wrong:
             found.error(f"{len(wrong)} documents were not trained {times} times", _RUN_AGAIN)
+
+
+def check_subset(run: RunFolder, subset: Set[DocumentKey], found: Findings) -> None:
+    """The synthetic documents that were trained are those of the run's subset, and no others."""
+    try:
+        table = pq.read_table(run.exposure, columns=["id", "occurrence", "type", "labels_trained"])
+        rows = table.to_pylist()
+    except (FileNotFoundError, pa.ArrowException, ValueError, KeyError):
+        return  # check_exposure has said so
+    trained = {
+        (row["id"], row["occurrence"])
+        for row in rows
+        if row["type"] == SYNTHETIC and row["labels_trained"] > 0
+    }
+    if wrong := sorted(trained.symmetric_difference(subset)):
+        found.error(
+            f"{len(wrong)} documents were trained without being of its subset, or the other way "
+            f"round, first {wrong[0][0]} (occurrence {wrong[0][1]})",
+            _RUN_AGAIN,
+        )
 
 
 def _check_labels(

@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from oocr_influence.datasets.set_names import fits
 from oocr_influence.results import checkpoints
 from oocr_influence.results.evaluation_checks import check_evaluations
 from oocr_influence.results.experiment_log import LoggedExperiment, read_experiment_log
 from oocr_influence.results.run_folder import RunFolder
 from oocr_influence.results.training_checks import (
+    DocumentKey,
     check_exposure,
     check_steps,
+    check_subset,
     check_train_set,
 )
 from oocr_influence.results.verdicts import Expected, Finding, Findings
@@ -36,6 +39,8 @@ class DatasetFacts:
     """Questions of each set; None where the file cannot be read."""
     fault: str | None = None
     """Why the file cannot be read."""
+    subset: frozenset[DocumentKey] | None = None
+    """Of a file that refers to a subset: its synthetic documents."""
 
 
 Expect = Callable[[Mapping[str, Any], int], Expected]
@@ -152,13 +157,19 @@ def _check_ours(
     _check_arithmetic(log, expected, found)
     _check_names(run, expected, found)
     _check_dataset(log, dataset, found)
+    args = log.args or {}
     set_sizes = None if dataset is None else dataset.set_sizes
-    check_evaluations(run, expected.evaluations, set_sizes, found)
+    if set_sizes is not None and "eval_sets" in args:
+        set_sizes = {n: size for n, size in set_sizes.items() if fits(n, args["eval_sets"])}
+    saved = bool(args.get("save_datasets", True))
+    check_evaluations(run, expected.evaluations, set_sizes, found, saved=saved)
     if train_set is not None:
         check_steps(run, train_set.window_ids, expected, found)
     if log.status == "completed":
         labels = None if train_set is None else train_set.labels
         check_exposure(run, labels, expected.exposures, found)
+        if dataset is not None and dataset.subset is not None:
+            check_subset(run, dataset.subset, found)
 
 
 def _check_arithmetic(log: LoggedExperiment, expected: Expected, found: Findings) -> None:
