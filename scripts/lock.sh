@@ -1,8 +1,8 @@
 #!/bin/sh
 # Renew requirements.lock: exact versions of the core, the development tools, DuckDB, scikit-learn and
 # the LLM client (its tests run against a server of their own); and
-# requirements-smollm2.lock, requirements-lora.lock and requirements-engines.lock: what `make smollm2`,
-# `make lora` and `make engines` add to them.
+# requirements-smollm2.lock, requirements-lora.lock, requirements-ekfac.lock and
+# requirements-engines.lock: what `make smollm2`, `make lora`, `make ekfac` and `make engines` add.
 #
 #     make lock
 #
@@ -27,4 +27,9 @@ grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton
 .venv/bin/uv pip compile -q pyproject.toml --extra dev --extra llm --extra results --extra attribution --extra ray -c requirements.lock \
     --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url -o requirements.tmp
 grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton)' > requirements-engines.lock
+.venv/bin/uv pip compile -q pyproject.toml --extra dev --extra llm --extra results --extra attribution --extra ekfac -c requirements.lock \
+    --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url -o requirements.tmp
+# kronfluence is not resolved: installed without its dependencies (see the Makefile).
+{ grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton)'
+  echo "kronfluence==1.0.1"; } | sort > requirements-ekfac.lock
 rm requirements.tmp "$pins"

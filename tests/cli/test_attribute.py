@@ -139,28 +139,26 @@ def test_methods_are_scored_by_what_they_predict(command, tmp_path, capsys):
         score(*words, "--split", "train")
 
 
-@pytest.mark.parametrize(
-    ("words", "fault"),
-    [
-        (("--methods", "voodoo"), "voodoo"),
-        (("--layers", "9", "--methods", "hidden_states"), "layer 9: the model has layers 1 to 4"),
-        (("--last_layers", "5"), "--last_layers 5: the model has 4"),
-        (("--projection", "4", "--methods", "bm25"), "--projection has no effect"),
-        (("--checkpoint", "e9_s9"), "e9_s9"),
-        (("--sets", "nothing*"), "nothing"),
-        (("--dataset", "none.json"), "no such file"),
-    ],
-)
-def test_what_cannot_be_is_refused_before_any_weights_are_read(
-    command, monkeypatch, tmp_path, words, fault
-):
+REFUSED = [
+    (("--methods", "voodoo"), "voodoo"),
+    (("--layers", "9", "--methods", "hidden_states"), "layer 9: the model has layers 1 to 4"),
+    (("--last_layers", "5"), "--last_layers 5: the model has 4"),
+    (("--projection", "4", "--methods", "bm25"), "--projection has no effect"),
+    (("--checkpoint", "e9_s9"), "e9_s9"),
+    (("--sets", "nothing*"), "nothing"),
+    (("--dataset", "none.json"), "no such file"),
+]
+
+
+def test_what_cannot_be_is_refused_before_any_weights_are_read(command, monkeypatch, tmp_path):
     def loaded(*args, **named):
         raise AssertionError("weights were read")
 
     monkeypatch.setattr(attribute, "load_model", loaded)
-    with pytest.raises((UsageError, FileNotFoundError), match=fault):
-        command(*words)
-    assert not (tmp_path / "scored").exists()
+    for words, fault in REFUSED:
+        with pytest.raises((UsageError, FileNotFoundError), match=fault):
+            command(*words)
+        assert not (tmp_path / "scored").exists()
 
 
 def test_exact_gradients_need_room(command, monkeypatch):

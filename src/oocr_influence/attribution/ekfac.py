@@ -41,7 +41,7 @@ def missing_packages() -> str | None:
     if not missing:
         return None
     return (
-        f"EK-FAC needs packages that are not installed ({', '.join(missing)}): "
+        f"EK-FAC needs packages that are not installed ({', '.join(missing)}): `make ekfac`, or "
         f"pip install --no-deps {' '.join(missing)}"
     )
 
