@@ -37,8 +37,11 @@ from oocr_influence.results.attributions import Attributions
 from oocr_influence.results.digests import file_digest
 from oocr_influence.results.experiment_log import read_experiment_log
 from oocr_influence.results.finding import find_runs
-from oocr_influence.results.provenance import collect_provenance
+from oocr_influence.results.provenance import collect_provenance, installed
 from oocr_influence.results.run_folder import CHECKPOINT
+
+# Beside those that every run records.
+PACKAGES = ("scikit-learn", "scipy", "kronfluence", "accelerate")
 
 
 def main(args: AttributeArguments) -> int:
@@ -139,7 +142,7 @@ def _about(
         "trained_dataset_digest": log.get("dataset_digest"),
         "args": args.model_dump(mode="json"),
         "sign": "positive: training on the document raises the query's log-probability",
-        "libraries": provenance["libraries"],
+        "libraries": {**provenance["libraries"], **installed(PACKAGES)},
         "git": provenance["git"],
         "command": provenance["command"],
     }
