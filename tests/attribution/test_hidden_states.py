@@ -9,6 +9,7 @@ import torch
 
 from oocr_influence.attribution.hidden_states import HiddenStates
 from oocr_influence.attribution.method import Subject
+from oocr_influence.attribution.passages import Passage
 from oocr_influence.attribution.queries import make_queries
 from oocr_influence.attribution.trained_documents import read_documents
 from oocr_influence.evaluation.plan import build_plan
@@ -71,3 +72,15 @@ def test_layers_are_chosen_and_those_that_are_not_there_refused(subject):
     assert set(HiddenStates(layers=(2,)).score(subject)) == {"embedding", "activation_layer_2"}
     with pytest.raises(ValueError, match="layer 3: the model has layers 1 to 2"):
         HiddenStates(layers=(1, 3)).score(subject)
+
+
+def test_the_last_token_is_that_of_the_last_piece(subject):
+    # In whatever order batches of similar length take the pieces.
+    long, short = (np.arange(5, 5 + n) for n in (9, 4))
+    pieces = [Passage(0, short, short, begins=0), Passage(0, long, long, begins=4)]
+    documents = replace(subject.documents, rows=[{}], passages=pieces)
+    found = HiddenStates(token_budget=1).score(replace(subject, documents=documents))
+    state = states_of(subject.model, pieces[1])[2, -1]
+    for q, query in enumerate(subject.queries.passages):
+        expected = cosine(states_of(subject.model, query)[2, -1], state)
+        assert found["activation_layer_2"].scores_QD[q, 0] == pytest.approx(expected, abs=1e-5)
