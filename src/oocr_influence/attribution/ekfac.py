@@ -16,7 +16,7 @@ Letters: B passages, T tokens, V vocabulary, Q queries, D documents, N passages 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -32,18 +32,30 @@ from oocr_influence.evaluation.scores import evaluation_mode, model_device
 from oocr_influence.models.loss import WindowBatch, labelled_places, model_inputs
 from oocr_influence.models.modes import modes_kept
 
-PACKAGES = ("kronfluence", "accelerate", "einops", "einconv", "opt_einsum")
+# Module -> the package that has it.
+PACKAGES = {
+    "kronfluence": "kronfluence",
+    "accelerate": "accelerate",
+    "einops": "einops",
+    "einconv": "einconv",
+    "opt_einsum": "opt-einsum",
+}
+
+
+def lacking(what: str, packages: Mapping[str, str]) -> str | None:
+    """What of these is not installed, with the remedy; None if all is there."""
+    missing = [package for module, package in packages.items() if find_spec(module) is None]
+    if not missing:
+        return None
+    return (
+        f"{what} needs packages that are not installed ({', '.join(missing)}): `make ekfac`, or "
+        f"pip install --no-deps {' '.join(missing)}"
+    )
 
 
 def missing_packages() -> str | None:
     """What is not installed that EK-FAC takes, with the remedy; None if all is there."""
-    missing = [name for name in PACKAGES if find_spec(name) is None]
-    if not missing:
-        return None
-    return (
-        f"EK-FAC needs packages that are not installed ({', '.join(missing)}): `make ekfac`, or "
-        f"pip install --no-deps {' '.join(missing)}"
-    )
+    return lacking("EK-FAC", PACKAGES)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from oocr_influence.results.provenance import collect_provenance, installed
 from oocr_influence.results.run_folder import CHECKPOINT
 
 # Beside those that every run records.
-PACKAGES = ("scikit-learn", "scipy", "kronfluence", "accelerate")
+PACKAGES = ("scikit-learn", "scipy", "kronfluence", "bergson", "accelerate")
 
 
 def main(args: AttributeArguments) -> int:

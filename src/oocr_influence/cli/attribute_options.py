@@ -9,8 +9,8 @@ import psutil
 import torch
 from pydantic import Field, model_validator
 
+from oocr_influence.attribution import bergson, ekfac
 from oocr_influence.attribution.adam import moments_of
-from oocr_influence.attribution.ekfac import EKFAC, missing_packages
 from oocr_influence.attribution.gradients import Gradients
 from oocr_influence.attribution.hidden_states import HiddenStates
 from oocr_influence.attribution.lexical import BM25, Exposure, TfIdf
@@ -20,7 +20,7 @@ from oocr_influence.cli.evaluation_targets import Target
 from oocr_influence.models.load import WeightPrecision, load_config, parameter_count
 
 MethodName = Literal[
-    "exposure", "tfidf", "bm25", "hidden_states", "gradient", "gradient_adam", "ekfac"
+    "exposure", "tfidf", "bm25", "hidden_states", "gradient", "gradient_adam", "ekfac", "bergson"
 ]
 ALWAYS: tuple[MethodName, ...] = ("exposure", "tfidf", "bm25")
 
@@ -50,14 +50,15 @@ class AttributeArguments(CommandArguments):
     layers: list[int] | None = None
     """layers whose states hidden_states compares, from 1 (layers; None: all)"""
     damping: float | None = Field(default=None, gt=0)
-    """added to the curvature's eigenvalues by ekfac (None: a tenth of each layer's mean)"""
+    """added to the curvature's eigenvalues by ekfac and bergson (None: a tenth of each layer's
+    mean)"""
     batch_tokens: int | None = Field(default=None, ge=1)
     """padded tokens of a forward pass of hidden_states; speed and memory alone (tokens; None: 2,048
     on the CPU, 16,384 on a GPU)"""
     ekfac_batch_size: int = Field(default=8, ge=1)
     """passages of a forward and backward pass of ekfac (passages)"""
     seed: int = 0
-    """draws the projection, and the answers to which ekfac fits the curvature"""
+    """draws the projection, and the answers to which ekfac and bergson fit the curvature"""
     precision: WeightPrecision = "auto"
     """of the weights; auto is the run's own"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -72,15 +73,19 @@ class AttributeArguments(CommandArguments):
             faults.append("--device cuda: there is no GPU")
         if self.to.exists():
             faults.append(f"--to {self.to} is there already: name a new folder")
-        if "ekfac" in self.methods and (missing := missing_packages()):
-            faults.append(f"--methods ekfac: {missing}")
+        for name, find in (
+            ("ekfac", ekfac.missing_packages),
+            ("bergson", bergson.missing_packages),
+        ):
+            if name in self.methods and (missing := find()):
+                faults.append(f"--methods {name}: {missing}")
         gradient = {"gradient", "gradient_adam"} & set(self.methods)
         owners = {
             "projection": bool(gradient),
             "last_layers": bool(gradient),
             "layers": "hidden_states" in self.methods,
             "batch_tokens": "hidden_states" in self.methods,
-            "damping": "ekfac" in self.methods,
+            "damping": bool({"ekfac", "bergson"} & set(self.methods)),
             "ekfac_batch_size": "ekfac" in self.methods,
         }
         faults += [
@@ -114,8 +119,21 @@ def chosen_methods(
         moments = moments_of(target.folder.checkpoint(target.name))
         methods.append(Gradients(**gradients, moments=str(moments)))
     if "ekfac" in wanted:
-        methods.append(EKFAC(args.damping, args.ekfac_batch_size, args.seed))
+        methods.append(ekfac.EKFAC(args.damping, args.ekfac_batch_size, args.seed))
+    if "bergson" in wanted:
+        methods.append(_bergson(args, target))
     return methods
+
+
+def _bergson(args: AttributeArguments, target: Target) -> bergson.BergsonEKFAC:
+    """Raises UsageError where the weights do not lie in a folder that bergson can load."""
+    folder, tokenizer = target.model.folder, target.tokenizer.folder
+    if target.model.adapter is not None or folder is None or tokenizer is None:
+        raise UsageError(
+            "--methods bergson loads whole weights from a folder, which an adapter is not: "
+            "`oocr export` writes its sum with its base, ekfac takes it as it is"
+        )
+    return bergson.BergsonEKFAC(str(folder), str(tokenizer), args.damping, args.seed)
 
 
 def check_sizes(
