@@ -201,3 +201,17 @@ def test_the_shell_finds_both_commands(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert "oocr attribute" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (("--split", "train"), "--split goes with --outcomes"),
+        (("--at", "0"), "at least 1 document"),
+        ((), "about.json is not there"),
+        (("--outcomes", "nowhere"), "no outcomes of subsets"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(tmp_path, words, fault):
+    with pytest.raises((UsageError, FileNotFoundError), match=fault):
+        score(tmp_path, *words)

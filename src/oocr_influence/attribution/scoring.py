@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from oocr_influence.attribution.lds import LDS, lds
+from oocr_influence.attribution.lds import LDS, N_RESAMPLES, lds
 from oocr_influence.attribution.noise import crossed_seeds
 from oocr_influence.attribution.retrieval import Retrieval, by_chance, retrieval
 from oocr_influence.results.attributions import Attributions
@@ -131,7 +131,12 @@ def _by_relation_and_kind(
 
 
 def lds_of_methods(
-    table: Attributions, outcomes: Outcomes, metric: str = "logprob", *, seed: int = 0
+    table: Attributions,
+    outcomes: Outcomes,
+    metric: str = "logprob",
+    *,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
 ) -> list[MethodLDS]:
     """The LDS of every method, over all questions and by kind, on these subsets.
 
@@ -161,6 +166,7 @@ def lds_of_methods(
                 values_SKQ[:, :, places],
                 entities=[table.queries[pairs[i][0]]["entity"] for i in places],
                 crossed=crossed,
+                n_resamples=n_resamples,
                 seed=seed,
             ),
         )

@@ -43,6 +43,8 @@ class ScoreArguments(CommandArguments):
     """the outcome that scores are to predict, of those that rise with knowledge"""
     at: list[int] = [10, 100]
     """how many documents on top are looked at for recall and precision (documents)"""
+    lds_resamples: int = Field(default=200, ge=20)
+    """draws of subsets and entities behind an interval of the LDS, which takes most of the time"""
     seed: int = 0
     """draws the resamples of intervals"""
     json_: Path | None = None
@@ -55,7 +57,7 @@ class ScoreArguments(CommandArguments):
             faults.append("name a folder that `oocr attribute` wrote")
         if any(k < 1 for k in self.at):
             faults.append(f"--at {min(self.at)}: at least 1 document")
-        stated = {"split", "metric"} & self.model_fields_set
+        stated = {"split", "metric", "lds_resamples"} & self.model_fields_set
         if self.outcomes is None and stated:
             faults += [f"--{name} goes with --outcomes" for name in sorted(stated)]
         if faults:
@@ -74,7 +76,13 @@ def main_score(args: ScoreArguments) -> int:
             groups = retrieval_groups(table, args.at, seed=args.seed)
             found += [_retrieval_row(name, group) for group in groups]
             if outcomes is not None:
-                scores = lds_of_methods(table, outcomes, args.metric, seed=args.seed)
+                scores = lds_of_methods(
+                    table,
+                    outcomes,
+                    args.metric,
+                    n_resamples=args.lds_resamples,
+                    seed=args.seed,
+                )
                 predicted += [_lds_row(name, score) for score in scores]
         except (ImportError, ValueError) as error:
             raise UsageError(f"{name}: {error}") from None
