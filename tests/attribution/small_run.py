@@ -11,7 +11,9 @@ from oocr_influence.documents.document import (
     PretrainingDocument,
     SyntheticDocument,
 )
+from oocr_influence.models import lora
 from oocr_influence.models.tiny import tiny_tokenizer, untrained_model
+from oocr_influence.results.adapters import BaseModel
 from oocr_influence.results.run_folder import RunFolder
 from oocr_influence.universe.facts import FactTemplate, FeatureSet, make_fact
 
@@ -92,6 +94,25 @@ def small_model(seed=0, **changes):
         "initializer_range": 0.2,
     }
     return untrained_model(seed, **{**shape, **changes}).eval()
+
+
+def adapted_model(folder):
+    """The small model with a LoRA adapter of rank 4 as it is loaded, none of it zero."""
+    base = BaseModel(
+        model="small", revision=None, commit=None, dtype="torch.float32", weights_digest="0"
+    )
+    made = small_model()
+    lora.add_adapter(made, lora.LoraSettings(rank=4, alpha=8), base)
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, p in lora.adapter_parameters(made):
+            if ".lora_B." in name:
+                p.copy_(0.1 * torch.randn(p.shape, generator=draw))
+    folder.mkdir()
+    lora.save_adapter(made, folder)
+    loaded = small_model()
+    lora.load_adapter(loaded, folder)
+    return loaded.eval()
 
 
 def make_set(name, relation, prompt, completion, *, shots=0, kind=None):

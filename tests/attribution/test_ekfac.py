@@ -8,11 +8,13 @@ import small_run
 import torch
 
 from oocr_influence.attribution.ekfac import EKFAC, missing_packages
+from oocr_influence.attribution.gradients import Gradients
 from oocr_influence.attribution.method import Subject
 from oocr_influence.attribution.passages import window_batch
 from oocr_influence.attribution.queries import make_queries
 from oocr_influence.attribution.trained_documents import read_documents
 from oocr_influence.evaluation.plan import build_plan
+from oocr_influence.models import lora
 from oocr_influence.models.loss import window_loss
 from oocr_influence.models.tiny import tiny_tokenizer
 
@@ -87,6 +89,16 @@ def test_batches_change_no_scores_where_the_curvature_does_not_matter(subject):
     one = EKFAC(damping=1e9, batch_size=1).score(subject)["ekfac"].scores_QD
     many = EKFAC(damping=1e9, batch_size=16).score(subject)["ekfac"].scores_QD
     np.testing.assert_allclose(one, many, rtol=1e-3, atol=1e-4 * np.abs(one).max())
+
+
+@pytest.mark.slow
+@needs_kronfluence
+@pytest.mark.skipif(lora.missing_package() is not None, reason=str(lora.missing_package()))
+def test_of_an_adapted_model_the_adapter_counts(subject, tmp_path):
+    adapted = replace(subject, model=small_run.adapted_model(tmp_path / "adapter"))
+    found = EKFAC(damping=1e9).score(adapted)["ekfac"].scores_QD * 1e9
+    expected = Gradients(projection=0).score(adapted)["gradient_dot"].scores_QD
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max())
 
 
 @pytest.mark.skipif(MISSING is None, reason="kronfluence is installed")

@@ -22,6 +22,7 @@ from oocr_influence.attribution.passages import window_batch
 from oocr_influence.attribution.queries import make_queries
 from oocr_influence.attribution.trained_documents import read_documents
 from oocr_influence.evaluation.plan import build_plan
+from oocr_influence.models import lora
 from oocr_influence.models.loss import window_loss
 from oocr_influence.models.tiny import tiny_tokenizer
 
@@ -223,3 +224,19 @@ def test_adams_moments_weigh_each_parameter(subject, tmp_path):
     )
     with pytest.raises(FileNotFoundError, match="save_optimizer"):
         moments_of(tmp_path / "none")
+
+
+@pytest.mark.skipif(lora.missing_package() is not None, reason=str(lora.missing_package()))
+def test_of_an_adapted_model_the_adapter_counts(subject, tmp_path):
+    model = small_run.adapted_model(tmp_path / "adapter")
+    named = trained_parameters(model)
+    assert len(named) == 2 * 7 * 2  # A and B of seven linear layers in each of two
+    assert all(".lora_" in name for name, _ in named)
+    assert not any(p.requires_grad for _, p in model.named_parameters() if p is named[0][1])
+    adapted = replace(subject, model=model)
+    found = Gradients(projection=0).score(adapted)["gradient_dot"].scores_QD
+    for _, p in named:
+        p.requires_grad_(True)
+    queries, documents = naive_gradients(adapted, [p for _, p in named])
+    torch.testing.assert_close(torch.from_numpy(found), queries @ documents.T, rtol=1e-3, atol=1e-2)
+    assert np.abs(found).max() > 1

@@ -3,7 +3,8 @@
 G is the Gauss-Newton matrix, in its eigenvalue-corrected Kronecker-factored approximation, layer by
 layer (George et al. 2018, NeurIPS; of language models Grosse et al. 2023, arXiv 2308.03296), with
 answers drawn from the model itself. It is fitted on the scored documents, summed over them. Only
-linear layers inside the decoder count: not embeddings, norms and the head. g as in gradients.py.
+linear layers inside the decoder count, of an adapted model those of the adapter: not embeddings,
+norms and the head. g as in gradients.py.
 
     pip install --no-deps kronfluence accelerate einops einconv opt_einsum
 
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from oocr_influence.attribution.gradients import trained_parameters
 from oocr_influence.attribution.method import Scored, Subject
 from oocr_influence.attribution.passages import Passage, window_batch
 from oocr_influence.evaluation.scores import evaluation_mode, model_device
@@ -156,12 +158,13 @@ def _task(model: Any) -> Any:
     """
     from kronfluence.task import Task
 
+    trained = {id(p) for _, p in trained_parameters(model)}
     inside = model.get_decoder()
     prefix = next(name for name, module in model.named_modules() if module is inside)
     names = [
         f"{prefix}.{name}"
         for name, module in inside.named_modules()
-        if isinstance(module, torch.nn.Linear)
+        if isinstance(module, torch.nn.Linear) and id(module.weight) in trained
     ]
 
     class SummedLoss(Task):  # type: ignore[misc]

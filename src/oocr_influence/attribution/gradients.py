@@ -35,6 +35,7 @@ from oocr_influence.attribution.adam import adam_scales
 from oocr_influence.attribution.method import Scored, Subject
 from oocr_influence.attribution.passages import Passage, window_batch
 from oocr_influence.evaluation.scores import evaluation_mode, model_device
+from oocr_influence.models.lora import adapter_parameters, is_adapted
 from oocr_influence.models.loss import window_loss
 
 EXACT, BY_SIZE = 0, None
@@ -107,6 +108,8 @@ def trained_parameters(model: Any, last_layers: int | None = None) -> Named:
     """What a run trains: all parameters, of an adapted model the adapter's; or those of the last
     layers alone. ValueError where the model has fewer layers."""
     named: Named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if is_adapted(model):  # loaded, none of it is marked as trained
+        named = adapter_parameters(model)
     if last_layers is None:
         return named
     n_layers = int(model.config.num_hidden_layers)
