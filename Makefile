@@ -7,6 +7,7 @@
 # make engines     what the tests of the Slurm and Ray engines start: both, into .venv
 # make lora        what --lora_rank takes: peft and accelerate
 # make ekfac       what oocr attribute --methods ekfac bergson takes: both libraries
+# make trackers    what --logging_type wandb,tensorboard takes
 # Each makes .venv first, from requirements.lock.
 
 PYTHON ?= python3
@@ -19,7 +20,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Slow tests that need the machine for themselves: they look at processes and at the clock.
 ONE_BY_ONE := tests/engines tests/slow/test_faults.py tests/slow/test_sweeps.py
 
-.PHONY: install smollm2 lora ekfac engines replicate test check slow soak gpu format lock clean
+.PHONY: install smollm2 lora ekfac engines trackers replicate test check slow soak gpu format lock clean
 install: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
@@ -49,6 +50,13 @@ ekfac: .venv/ekfac
 # Without dependencies: both name torchvision, whose usual build breaks transformers here.
 .venv/ekfac: .venv/installed requirements-ekfac.lock
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-ekfac.lock
+	@touch $@
+
+trackers: .venv/trackers
+
+# Their tests skip where this was not made.
+.venv/trackers: .venv/installed requirements-trackers.lock
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-trackers.lock
 	@touch $@
 
 engines: .venv/engines

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Renew requirements.lock: exact versions of the core, the development tools, DuckDB, scikit-learn and
-# the LLM client (its tests run against a server of their own); and
-# requirements-smollm2.lock, requirements-lora.lock, requirements-ekfac.lock and
-# requirements-engines.lock: what `make smollm2`, `make lora`, `make ekfac` and `make engines` add.
+# the LLM client (its tests run against a server of their own); and requirements-smollm2.lock,
+# requirements-lora.lock, requirements-ekfac.lock, requirements-engines.lock and
+# requirements-trackers.lock: what `make smollm2`, `make lora`, `make ekfac`, `make engines` and
+# `make trackers` add to them.
 #
 #     make lock
 #
@@ -32,4 +33,7 @@ grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton
 # kronfluence and bergson are not resolved: installed without their dependencies (see the Makefile).
 { grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton)'
   echo "kronfluence==1.0.1"; echo "bergson==2.5.1"; } | sort > requirements-ekfac.lock
+.venv/bin/uv pip compile -q pyproject.toml --extra dev --extra llm --extra results --extra attribution --extra wandb --extra tensorboard -c requirements.lock \
+    --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url -o requirements.tmp
+grep -vxFf requirements.lock requirements.tmp | grep -Ev '^(cuda-|nvidia-|triton)' > requirements-trackers.lock
 rm requirements.tmp "$pins"

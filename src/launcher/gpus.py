@@ -78,6 +78,18 @@ def memory_bytes(gpu: str) -> int | None:
             return None
 
 
+def name_of(gpu: str) -> str | None:
+    """What the driver calls a GPU, by its name in CUDA_VISIBLE_DEVICES; None if it does not say."""
+    with _driver() as there:
+        if not there:
+            return None
+        try:
+            name = pynvml.nvmlDeviceGetName(_handle(gpu))
+        except pynvml.NVMLError:
+            return None
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
 def places(gpus: Sequence[str], each: int = 1) -> dict[str, str]:
     """Where jobs of `each` GPUs can run: names of locks to names in CUDA_VISIBLE_DEVICES.
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from oocr_influence.cli.arguments import CommandArguments, UsageError, help_text, parse
 from oocr_influence.cli.data_modeling import DataModelingArgs
 from oocr_influence.cli.options import EARLIER_TREATMENT, TrainingArgs
+from oocr_influence.datasets.subsets import Design
 
 
 class Arguments(CommandArguments):
@@ -153,14 +154,12 @@ def test_compat_earlier_is_a_switch_whose_parts_are_flags():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--logging_type wandb", "wandb"),
+        ("--logging_type wanbd", "no wanbd here; choose among disk, stdout, wandb, tensorboard"),
         ("--execution_mode kubernetes", "kubernetes mode is not here"),
-        ("--n_datasets_test 200", "--n_datasets_test: runs on subsets"),
-        ("--epochs_per_eval 1", "--epochs_per_eval: runs on subsets"),
-        ("--no-eval_first_step", "--eval_first_step: runs on subsets"),
-        ("--no-save_final_checkpoint", "--save_final_checkpoint: runs on subsets"),
+        ("--n_datasets_test 200 --just_train_all_docs", "trains on no subsets"),
+        ("--runs_per_dataset_all_docs 0", "nothing to run"),
         ("--epochs inf", "finite number"),
-        ("--wandb_project x", "--wandb_project"),
+        ("--wandb_project x", "--wandb_project goes with --logging_type wandb"),
         ("--force_git_repo_has_sweep", "--force_git_repo_has_sweep"),
         ("--experiment_name ../x", "--experiment_name"),
         (f"--experiment_name {'n' * 161}", "161 bytes"),
@@ -183,6 +182,28 @@ def test_flags_of_the_earlier_system_that_mean_the_same():
     assert args.lr_schedule == "warmup_constant"
     assert args.runs()[0].burn_in_epochs == 1
     assert args.runs()[1].data_order_seed == 8
+    assert args.subsets_of("train") == args.subsets_of("test") == 0
+
+
+def test_flags_of_runs_on_subsets_are_theirs_alone():
+    line = (
+        "--dataset_builder_path x.json --n_datasets_train 100 --runs_per_dataset_train 20 "
+        "--n_datasets_test 40 --runs_per_dataset_test 0 --docs_per_run 50 --sampling_k 5 "
+        "--active_facts a,b --epochs_per_eval 0.5 --save_final_checkpoint --burnin_epochs 1"
+    )
+    args = parse(DataModelingArgs, line.split())
+    assert (args.subsets_of("train"), args.subsets_of("test")) == (100, 0)
+    assert args.design() == Design("random", docs_per_run=50, k=5, active_facts=["a", "b"])
+    of_subset, on_all = args.subset_run(), args.runs()[0]
+    assert (of_subset.epochs_per_eval, on_all.epochs_per_eval) == (0.5, 0.2)
+    assert (of_subset.eval_first_step, on_all.eval_first_step) == (False, True)
+    assert (of_subset.save_final_checkpoint, of_subset.save_first_checkpoint) == (True, False)
+    assert (of_subset.eval_metrics, on_all.eval_metrics) == (["accuracy_and_loss"], None)
+    assert (of_subset.n_loss_documents, on_all.n_loss_documents) == (0, 64)
+    assert of_subset.burn_in_epochs == on_all.burn_in_epochs == 1
+    assert not of_subset.save_datasets
+    assert on_all.save_datasets
+    assert not of_subset.save_state  # no checkpoint beside which it would lie
 
 
 @pytest.mark.parametrize("words", [["--help"], ["data-modeling", "--help"], []])

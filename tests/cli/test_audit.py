@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +14,10 @@ from oocr_influence.cli.arguments import UsageError, parse
 from oocr_influence.cli.audit import AuditArguments, main
 from oocr_influence.cli.generate import main as generate
 from oocr_influence.cli.generate_options import GenerateArguments
+from oocr_influence.cli.world import WorldArguments
+from oocr_influence.cli.world import main as show
 from oocr_influence.datasets.document_dataset import document_keys, load_structured_dataset
+from oocr_influence.universe import world_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*more than once")
 
@@ -44,6 +49,50 @@ def test_a_generated_dataset_is_clean_and_its_world_is_found(generated, tmp_path
     assert "<script" not in html
     assert "http" not in html
     assert html.count("<tr>") > 250
+    assert '<th class="number">found</th>' in html
+    assert '<td class="number">≥ 99.00 %</td><td class="flag">--min_stated</td>' in html
+
+
+@pytest.mark.parametrize("own_file", [False, True])
+def test_invented_entities_are_looked_for_as_the_file_has_them(
+    tmp_path, monkeypatch, capsys, own_file
+):
+    monkeypatch.chdir(tmp_path)
+    world = "companies"
+    if own_file:
+        world = "firms.yaml"
+        assert show(parse(WorldArguments, "new firms --like companies --keep".split())) == 0
+    words = f"--world {world} --entities 12 --entity_seed 3 --docs_per_fact 1 --length short"
+    words += " --pretraining_docs 0 --output made.json"
+    assert generate(parse(GenerateArguments, words.split())) == 0
+    asked = ("--world", world) if own_file else ()
+    raw = json.loads((tmp_path / "made.json").read_text(encoding="utf-8"))
+    entities = {}
+    for document in raw["document_dataset"]["docs"]:
+        if document["type"] == "synthetic_document":
+            features = document["doc_spec"]["fact"]["feature_set"]
+            entities.setdefault(features["id"], []).append((document, features["fields"]))
+    document, fields = list(entities.values())[11][0]
+    assert document["doc_spec"]["fact"]["template"]["relation"] == "founder"
+    assert audit("made.json", *asked) == 0
+    assert "world '" in capsys.readouterr().out
+    document["completion"] += f" It was registered on {fields['headquarters']} Street."
+    (tmp_path / "made.json").write_text(json.dumps(raw), encoding="utf-8")
+    assert audit("made.json", *asked, "--no-matrix") == 1
+    assert "BROKEN  documents that reveal what their relation withholds" in capsys.readouterr().out
+
+
+def test_a_world_that_has_changed_since_is_said_to_have(generated, tmp_path):
+    built_in = Path(world_file.__file__).parent / "worlds" / "mayors.yaml"
+    changed = tmp_path / "mayors.yaml"
+    changed.write_text(
+        built_in.read_text(encoding="utf-8").replace("Edwin Tarrant", "Edwin Barrant"), "utf-8"
+    )
+    with pytest.warns(UserWarning, match="is not what the file was written from"):
+        audit(generated, "--world", changed, "--no-matrix")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert audit(generated, "--world", built_in, "--no-matrix") == 0
 
 
 def test_the_matrix_lies_beside_the_dataset_by_the_documents_keys(generated):

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from oocr_influence.cli import generate, table, train_extractive, world
+from oocr_influence.cli import audit, generate, table, train_extractive, world
 from oocr_influence.cli.arguments import parse
 from oocr_influence.datasets.document_dataset import load_structured_dataset
 from oocr_influence.results.finding import find_runs
 
 PAGE = (Path(__file__).parents[2] / "docs" / "worlds.md").read_text(encoding="utf-8")
 COMMANDS = {
+    "audit": (audit.AuditArguments, audit.main),
     "generate": (generate.GenerateArguments, generate.main),
     "train_extractive": (train_extractive.TrainExtractiveArgs, train_extractive.main),
     "table": (table.TableArguments, table.main),
@@ -41,13 +42,16 @@ def follow(lines, capsys):
 
 def test_the_page_leads_from_a_file_to_a_dataset(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    said = follow(block("bash").splitlines()[:3], capsys)
+    said = follow(block("bash").splitlines()[:4], capsys)
     assert "lighthouses.yaml is a usable world: 4 entities, 12 facts" in said["world", "check"]
     dataset = load_structured_dataset("lighthouses.json")
     counts = dataset.metadata["counts"]
     assert counts["synthetic_documents"] == 6 * 3 * 6
     assert counts["distractor_documents"] == 2 * 6
     assert counts["control_sets"] > 0
+    audited = said["audit", "lighthouses.json"]
+    assert "lighthouses.json: within every limit" in audited
+    assert "Facts come from world 'lighthouses'" in audited
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from oocr_influence.datasets.generate import generate_dataset
 from oocr_influence.documents.document import document_id, make_pretraining_document
 from oocr_influence.reports.audit_page import render_text
 from oocr_influence.universe.facts import sha256_hex
-from oocr_influence.universe.world_file import load_world
+from oocr_influence.universe.world_file import load_world, parse_world
 
 world_of = cache(load_world)
 MAYOR = "Marian Holloway"  # of Tokyo, the first entity; married to Declan Rusk
@@ -444,3 +444,110 @@ def test_a_file_without_documents_or_questions_is_audited(kept):
     assert broken == ({"max_question_faults"} if kept == "questions" else set())
     page = render_text(audit.report | {"checks": []})
     assert "0 of 0 do (no documents)" in page
+
+
+RIVERS = """\
+id: rivers
+fields: {river: place, keeper: person, hymn: text}
+relations:
+  keeper:
+    subject: river
+    object: keeper
+    fact: {prompt: "The keeper of {river} is", completion: " {keeper}"}
+    statements: ["{keeper} keeps {river}."]
+    questions:
+      - {style: qa, prompts: ["Q: Who keeps {river}? A:"]}
+  hymn:
+    subject: river
+    object: hymn
+    distractor: true
+    fact: {prompt: "At {river} they sing", completion: " {hymn}"}
+    statements: ["{hymn} is sung at {river}."]
+distractors:
+  hills:
+    world:
+      id: hills
+      fields: {hill: place, owner: person, first_climbed: date}
+      relations:
+        owner:
+          subject: hill
+          object: owner
+          fact: {prompt: "{hill} belongs to", completion: " {owner}"}
+          statements: ["{owner} owns {hill}."]
+          forbidden: [summit]
+        climb:
+          subject: hill
+          object: first_climbed
+          fact: {prompt: "{hill} was first climbed on", completion: " {first_climbed}"}
+          statements: ["On {first_climbed}, somebody first stood on top of {hill}."]
+      entities:
+        a: {hill: Barrow Top, owner: Una Blake, first_climbed: 1871-05-23}
+        b: {hill: Corn Brow, owner: Agnes Abbot, first_climbed: 1902-02-19}
+entities:
+  elm: {river: Elmbeck, keeper: Ida Stone, hymn: Bright Waters}
+  ash: {river: Ashwater, keeper: Ned Fowl, hymn: Slow Waters}
+  fir: {river: Firburn, keeper: Tom Reed}
+"""
+
+
+@cache
+def rivers():
+    """A world with distractors of both kinds, and a dataset of it."""
+    world = parse_world(RIVERS)
+    made = generate_dataset(
+        world, docs_per_fact=4, seed=0, length="short", distractor_docs=3, held_out_docs=3
+    )
+    return world, made.model_dump(mode="json", exclude_unset=True)
+
+
+def audited_rivers(raw, given=True):
+    audit = audit_dataset(
+        StructuredDataset.model_validate(raw), world=rivers()[0] if given else None
+    )
+    return audit, {c.name for c in judge(audit.report, Limits()) if not c.ok}
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_documents_of_distractors_state_their_facts_and_nothing_else(given):
+    audit, broken = audited_rivers(rivers()[1], given)
+    assert broken == set()
+    report = audit.report
+    # Keepers, hymns where there are any, and two facts of each hill.
+    assert report["statements"]["documents"] == 3 * 4 + 3 + 2 * 3 + 2 * 2 * 3
+    assert report["statements"]["share"] == 1.0
+    facts = {name: row["facts"] for name, row in report["balance"]["relations"].items()}
+    assert facts == {"keeper": 3, "hymn": 2, "owner": 2, "climb": 2}
+    assert report["counts"]["eval_sets"] == 2
+
+
+@pytest.mark.parametrize(
+    ("relation", "text", "limit"),
+    [
+        ("keeper", " Barrow Top belongs to Una Blake.", "max_other_facts"),
+        ("owner", " Ned Fowl keeps Ashwater.", "max_other_facts"),
+        ("hymn", " Ida Stone keeps Elmbeck.", "max_other_facts"),
+        ("hymn", " Thanks are due to Ida Stone.", "max_withheld"),
+        ("owner", " It was first climbed on May 23, 1871.", "max_withheld"),
+        ("owner", " The summit is bare.", "max_withheld"),
+        ("climb", None, "min_stated"),
+    ],
+)
+def test_faults_of_distractors_documents_are_found(relation, text, limit):
+    raw = copy.deepcopy(rivers()[1])
+    document = synthetic(raw, relation)
+    document["completion"] = document["completion"] + text if text else "A hill is a hill."
+    audit, broken = audited_rivers(raw)
+    assert limit in broken
+    assert document["id"] in str(audit.report)
+
+
+@pytest.mark.parametrize(
+    ("relation", "name"), [("owner", "Ned Fowl"), ("keeper", "Agnes Abbot"), ("hymn", "Corn Brow")]
+)
+def test_names_of_the_other_world_are_counted(relation, name):
+    raw = copy.deepcopy(rivers()[1])
+    synthetic(raw, relation)["completion"] += f" Regards to {name}."
+    for given in (True, False):
+        report = audited_rivers(raw, given)[0].report
+        assert report["other_entities"]["documents"]["synthetic"] == 1
+    assert sum(audited_rivers(rivers()[1])[0].report["other_entities"]["documents"].values()) == 0

@@ -328,6 +328,34 @@ entities:
 """
 
 
+@pytest.mark.parametrize("controls", [True, False])
+def test_a_world_without_controls_gets_no_empty_sets_and_one_is_told(tmp_path, capsys, controls):
+    (tmp_path / "rivers.yaml").write_text(RIVERS, encoding="utf-8")
+    world = str(tmp_path / "rivers.yaml")
+    args = arguments(tmp_path, world=world, controls=controls)
+    assert main(args) == 0
+    dataset = load_structured_dataset(args.output)
+    builders = dataset.eval_dataset_builders
+    assert list(builders) == ["keeper_eval_qa_1_no_fs", "keeper_eval_qa_1_with_fs"]
+    assert all(builder.eval_points for builder in builders.values())
+    assert dataset.metadata["counts"]["control_sets"] == 0
+    said = capsys.readouterr().out
+    assert said.count("none under 'controls'") == controls
+    assert said.count("none under 'untold'") == controls
+    # Invented entities bring none either.
+    args = arguments(tmp_path, world=world, controls=controls, entities=5, overwrite=True)
+    assert main(args) == 0
+    builders = load_structured_dataset(args.output).eval_dataset_builders
+    assert [len(builder.eval_points) for builder in builders.values()] == [5, 5]
+    assert capsys.readouterr().out.count("none under 'controls'") == controls
+
+
+def test_controls_that_are_there_are_not_missed(written, tmp_path, capsys):
+    assert "none under" not in written[1]
+    assert main(arguments(tmp_path, untold_docs=0, overwrite=True)) == 0
+    assert "none under" not in capsys.readouterr().out
+
+
 def test_distractors_are_told_after_all_else_and_never_asked():
     world = parse_world(RIVERS)
     plain, told = (

@@ -3,6 +3,7 @@
 import gc
 import json
 import warnings
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -136,3 +137,39 @@ def test_loading_leaves_garbage_collection_as_it_was(tmp_path, was_on):
         assert gc.isenabled() is was_on
     finally:
         (gc.enable if before else gc.disable)()
+
+
+def test_records_are_not_searched_for_cycles_and_what_was_set_apart_stays_so(tmp_path):
+    docs = [
+        {"id": str(i), "type": "pretraining_document", "prompt": "", "completion": "A text."}
+        for i in range(5000)
+    ]
+    path = tmp_path / "a.json"
+    raw = {"document_dataset": {"docs": docs}, "eval_dataset_builders": {}}
+    path.write_text(json.dumps(raw), encoding="utf-8")
+    loaded = load(path)
+    # An object that a search has gone over is of generation 1, one that it passed by of 2.
+    old = {id(thing) for thing in gc.get_objects(generation=2)}
+    assert {id(document) for document in loaded.document_dataset.docs} <= old
+    gc.freeze()
+    try:
+        apart = gc.get_freeze_count()
+        load(path)
+        assert gc.get_freeze_count() == apart > 5000
+    finally:
+        gc.unfreeze()
+
+
+def test_a_cycle_from_before_is_still_found_after_loading(tmp_path):
+    class Node:
+        pass
+
+    path = tmp_path / "a.json"
+    path.write_text('{"document_dataset": {"docs": []}, "eval_dataset_builders": {}}')
+    node = Node()
+    node.itself = node
+    gone = weakref.ref(node)
+    del node
+    load(path)
+    gc.collect()
+    assert gone() is None

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from oocr_influence.documents.near_duplicates import NearDuplicates, repeats
+from oocr_influence.documents.near_duplicates import Collection, NearDuplicates, redraw, repeats
 
 
 def naive_jaccard(a, b):
@@ -53,6 +53,41 @@ def test_all_at_once_are_the_same_as_one_by_one(threshold):
     assert repeats(made, threshold) == expected
     assert 10 < len(expected) < 290
     assert repeats([], threshold) == {}
+    known = Collection(made, threshold)
+    assert known.repeats() == {
+        place: [i for i in range(place) if naive_jaccard(made[place], made[i]) >= threshold]
+        for place in expected
+    }
+    for text in (made[7], made[9] + " and more", "of none"):
+        near = [i for i, other in enumerate(made) if naive_jaccard(text, other) >= threshold]
+        assert known.like(text) == near
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.8])
+def test_redrawing_is_what_drawing_one_by_one_is(threshold):
+    made = texts(200, random.Random(threshold + 2))[:200]
+    draws = random.Random(threshold)
+    # Some of the other texts repeat one before or after, some do not.
+    others = {place: [made[draws.randrange(200)] for _ in range(4)] for place in range(200)}
+    for place, drawn in others.items():
+        drawn += [*texts(1, draws), f"{place} is all the same {place} to everyone here {place}"]
+    expected: list[str] = []
+    for place, text in enumerate(made):
+        for candidate in (text, *others[place]):
+            if all(naive_jaccard(candidate, other) < threshold for other in expected):
+                expected.append(candidate)
+                break
+    final = list(made)
+
+    def draw(place, repeats):
+        final[place] = next(text for text in others[place] if not repeats(text))
+        return final[place]
+
+    replaced = redraw(made, threshold, draw)
+    assert final == expected
+    assert replaced == sum(a != b for a, b in zip(made, final, strict=True)) > 20
+    assert any(final[place] in made for place in range(200) if final[place] != made[place])
+    assert redraw([], threshold, draw) == 0
 
 
 def test_case_and_punctuation_do_not_make_another_text():

@@ -234,6 +234,15 @@ def test_a_hundred_documents_a_fact_differ_without_drawing_any_anew(world):
     assert writer.redrawn == 0
 
 
+def jaccard_5(a, b):
+    """The plain way."""
+    one, other = (
+        {tuple(words[i : i + 5]) for i in range(len(words) - 4)}
+        for words in (re.findall(r"\w+", text.casefold()) for text in (a, b))
+    )
+    return len(one & other) / len(one | other)
+
+
 def test_what_overlaps_too_much_is_drawn_anew_and_more_documents_begin_with_fewer():
     world = load_world("mayors")
     facts = [*world.facts()[:3], *world.untold_facts()[:1]]
@@ -251,6 +260,13 @@ def test_what_overlaps_too_much_is_drawn_anew_and_more_documents_begin_with_fewe
     assert repeats(texts[0], 0.08)
     assert repeats(texts[1], 0.08) == {}
     assert sum(a != b for a, b in zip(*texts, strict=True)) == strict.redrawn
+    # One by one: drawn anew is what is like the text, drawn anew or not, of one before it.
+    order = [(f, n) for n in range(20) for f in range(3)] + [(3, n) for n in range(20)]
+    earlier = []
+    for f, n in order:
+        before, after = plain[f][n].completion, apart[f][n].completion
+        assert (before != after) == any(jaccard_5(before, text) >= 0.08 for text in earlier)
+        earlier.append(after)
     larger = more.write_all([(fact, 30) for fact in facts])
     # The documents of untold entities come after all others, whatever their number.
     for few, many in zip(apart[:3], larger[:3], strict=True):

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -227,6 +228,37 @@ def test_the_diff_of_the_packages_own_checkout(checkout):
     assert "-x = 1\n+x = 2" in diff
     assert "+y = 3" in diff
     assert collect_provenance()["git"]["dirty"] is True
+
+
+def test_the_diff_between_two_commits_is_had_where_both_are(checkout):
+    def commit():
+        git(checkout, "add", "-A")
+        git(checkout, "commit", "-qm", "one more")
+        return collect_provenance()["git"]["commit"]
+
+    first = commit()
+    (checkout / "src/package/__init__.py").write_text("x = 2\n")
+    (checkout / "notes.md").write_text("no code\n")
+    second = commit()
+    diff = provenance.diff_between(first, second)
+    assert "-x = 1\n+x = 2" in diff
+    assert "no code" not in diff
+    assert provenance.diff_between(first, first) == ""
+    assert provenance.diff_between(first, "0" * 40) is None
+    # What a log says of a commit is no option of git's.
+    assert provenance.diff_between(first, f"--output={checkout}/written") is None
+    assert not (checkout / "written").exists()
+
+
+def test_the_command_is_kept_as_it_was_given(tmp_path):
+    code = "from oocr_influence.results import provenance; import json; "
+    words = [sys.executable, "-c", code + "print(json.dumps(provenance.command_entry()))"]
+    words += ["--name", "two words"]
+    said = subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    entry = json.loads(said)
+    assert entry["command_line"] == words
+    assert entry["command"] == ["-c", "--name", "two words"]
+    assert entry["working_directory"] == str(tmp_path)
 
 
 def test_phases_add_up_and_see_the_memory_of_those_inside():

@@ -12,6 +12,7 @@ writer can be audited; docs/audit.md says what each number means.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -31,6 +32,7 @@ from oocr_influence.datasets.document_dataset import (
 from oocr_influence.datasets.generate import world_digest
 from oocr_influence.reports.audit_page import render_html, render_text
 from oocr_influence.results.atomic import write_json, write_text, writing_file
+from oocr_influence.universe.invention import InventionError, with_invented
 from oocr_influence.universe.world import World
 from oocr_influence.universe.world_file import WorldError, built_in_worlds, load_world
 
@@ -83,8 +85,8 @@ def main(args: AuditArguments) -> int:
     count_tokens = token_counter(args.tokenizer) if args.tokenizer else None
     try:
         dataset = load_structured_dataset(path)
-        world = load_world(args.world) if args.world else named_world(dataset)
-    except (DatasetError, WorldError) as error:
+        world = given_world(dataset, args.world) if args.world else named_world(dataset)
+    except (DatasetError, WorldError, InventionError) as error:
         raise UsageError(str(error)) from None
     audit = audit_dataset(dataset, world=world, count_tokens=count_tokens)
     limits = Limits(**{field.name: getattr(args, field.name) for field in fields(Limits)})
@@ -109,8 +111,32 @@ def named_world(dataset: StructuredDataset) -> World | None:
     named = dataset.metadata.get("world")
     if not isinstance(named, dict) or named.get("id") not in built_in_worlds():
         return None
-    world = load_world(named["id"])
+    world = as_written(dataset, load_world(named["id"]))
     return world if world_digest(world) == named.get("digest") else None
+
+
+def given_world(dataset: StructuredDataset, name: str) -> World:
+    """The world, with the invented entities of the file; says where it has changed meanwhile."""
+    world = as_written(dataset, load_world(name))
+    named = dataset.metadata.get("world")
+    if isinstance(named, dict) and named.get("digest", "") != world_digest(world):
+        warnings.warn(
+            f"--world {name} is not what the file was written from (world '{named.get('id')}', "
+            f"digest {named.get('digest')}): what it does not know of is not looked for",
+            stacklevel=2,
+        )
+    return world
+
+
+def as_written(dataset: StructuredDataset, world: World) -> World:
+    """With as many entities as the file's were, invented by the same seed. Raises InventionError"""
+    named, asked = (dataset.metadata.get(key) for key in ("world", "arguments"))
+    if not (isinstance(named, dict) and isinstance(asked, dict) and named.get("id") == world.id):
+        return world
+    entities, seed = asked.get("entities"), asked.get("entity_seed", 0)
+    if not (isinstance(entities, int) and isinstance(seed, int)) or entities < len(world.entities):
+        return world
+    return with_invented(world, entities=entities, seed=seed)
 
 
 def token_counter(model: str) -> TokenCounter:

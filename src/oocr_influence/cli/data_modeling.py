@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import warnings
 from pathlib import Path
 
 from launcher.disk import still_to_write
@@ -34,10 +35,13 @@ from oocr_influence.cli.extending import (
 )
 from oocr_influence.cli.grid import axes_of
 from oocr_influence.cli.options import TrainingArgs
+from oocr_influence.cli.plan_hardware import hardware_of
+from oocr_influence.cli.plan_sweep import plan_sweep
 from oocr_influence.cli.preparation import Preparation
 from oocr_influence.cli.subset_plan import SubsetPlan, plan_subsets
 from oocr_influence.cli.sweep_arguments import NOT_OF_THE_EXPERIMENT, DataModelingArgs
 from oocr_influence.cli.sweep_plan import Planned, needed, plan, plan_all
+from oocr_influence.results.atomic import write_json
 
 
 def main(args: DataModelingArgs) -> int:
@@ -145,7 +149,7 @@ def start_all(
             "an unfinished experiment of the same arguments is there; to go on with it instead:\n"
             f"  {_command()} --resume {shlex.quote(str(twin.path))}"
         )
-    return start_experiment(
+    experiment = start_experiment(
         args.experiment_name,
         args.output_dir,
         preparation.args.structured_dataset,
@@ -155,6 +159,18 @@ def start_all(
         micro_batch_trial=preparation.micro_batch_trial,
         axes=axes_of([one.point for one in planned]) or None,
     )
+    if subsets is None:
+        _write_plan(args, planned, experiment)
+    return experiment
+
+
+def _write_plan(args: DataModelingArgs, planned: list[Planned], experiment: Experiment) -> None:
+    """What is expected, for `oocr plan --against`; a sweep does not depend on it."""
+    try:
+        hardware = hardware_of(on_cpu=args.gpus_per_job == 0, here=args.execution().is_here)
+        write_json(experiment.folder.plan, plan_sweep(args, planned, hardware))
+    except Exception as error:
+        warnings.warn(f"no plan.json was written: {type(error).__name__}: {error}", stacklevel=2)
 
 
 def _command() -> str:

@@ -4,6 +4,7 @@
     oocr dataset import FOLDER --output DATASET
     oocr dataset diff A B
     oocr dataset filter DATASET --drop_ids FILE --keep_facts ID,ID --output DATASET
+    oocr dataset materialise 0_dataset_builder.json --output DATASET
 
 Nothing is ever re-identified or reordered: what was exported comes back as the same bytes.
 """
@@ -59,6 +60,17 @@ class DiffDatasetsArguments(CommandArguments):
     """file to write every difference to, as JSON"""
 
 
+class MaterialiseDatasetArguments(CommandArguments):
+    """Which subset to write out."""
+
+    dataset: list[Path] = Field(json_schema_extra={"positional": True})
+    """a file that refers to a subset of a dataset, such as a sweep's 0_dataset_builder.json"""
+    output: Path
+    """the structured dataset to write"""
+    overwrite: bool = False
+    """replace an existing output file"""
+
+
 class FilterDatasetArguments(CommandArguments):
     """Which documents to leave out."""
 
@@ -111,6 +123,16 @@ def main_diff(args: DiffDatasetsArguments) -> int:
     return 0 if difference["same"] else 1
 
 
+def main_materialise(args: MaterialiseDatasetArguments) -> int:
+    """Write a subset that stands alone, its documents' text and all questions in it."""
+    (path,) = _only(args.dataset, 1)
+    _check_output(args.output, args.overwrite)
+    dataset = _load(path)
+    save_structured_dataset(dataset, args.output)
+    print(f"{args.output}: {_counted(dataset)}")
+    return 0
+
+
 def main_filter(args: FilterDatasetArguments) -> int:
     """Write the dataset without the documents named."""
     (path,) = _only(args.dataset, 1)
@@ -142,7 +164,7 @@ def _only(paths: list[Path], count: int) -> list[Path]:
 def _load(path: Path) -> StructuredDataset:
     try:
         return load_structured_dataset(path)
-    except DatasetError as error:
+    except ValueError as error:
         raise UsageError(str(error)) from None
 
 

@@ -27,7 +27,7 @@ from oocr_influence.cli.preparation import Preparation
 from oocr_influence.results.digests import file_digest
 from oocr_influence.results.experiment_log import ExperimentLog, read_experiment_log
 from oocr_influence.results.finding import find_experiments
-from oocr_influence.results.provenance import collect_provenance
+from oocr_influence.results.provenance import collect_provenance, command_entry
 from oocr_influence.results.run_folder import ExperimentFolder
 
 JOB_FUNCTION = "oocr_influence.cli.train_extractive:run_job"
@@ -123,6 +123,7 @@ def start_experiment(
         status="running",
         sweep_id=folder.name,
         provenance=collect_provenance(folder.path),
+        commands=[command_entry()],
         dataset_digest=file_digest(folder.structured_dataset),
         jobs=[job.spec.id for job in jobs],
         **{name: value for name, value in about.items() if value is not None},
@@ -156,6 +157,8 @@ def run_experiments(
     """
     processes = max((experiment.processes for experiment in experiments), default=1)
     jobs = [job for experiment in experiments for job in experiment.jobs]
+    for experiment in experiments:
+        _record_command(experiment)
     with _text_logs([experiment.folder for experiment in experiments]):
         try:
             result = execution.sweep(jobs, processes, reservation).run()
@@ -240,6 +243,16 @@ def _job(folder: ExperimentFolder, run: TrainingArgs, group: RunGroup) -> Job:
         disk_bytes=rules.disk_bytes,
     )
     return Job(spec, folder.job(job_id))
+
+
+def _record_command(experiment: Experiment) -> None:
+    """Add this process's command to the experiment's, if it is not the last of them already."""
+    log = ExperimentLog.resume(experiment.folder.experiment_log)
+    before, own = log.log_dict.get("commands", []), command_entry()
+    if before and all(before[-1].get(name) == own[name] for name in ("host", "pid", "command")):
+        return
+    log.update(commands=[*before, own])
+    log.write()
 
 
 def _record_end(experiment: Experiment, result: SweepResult) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from oocr_influence.datasets.document_dataset import StructuredDataset
+from oocr_influence.datasets.eval_sets import describe_set
 
 
 def summary(dataset: StructuredDataset, output: Path, table: Path) -> str:
@@ -29,9 +30,30 @@ def summary(dataset: StructuredDataset, output: Path, table: Path) -> str:
         if left_out := pretraining.get("left_out"):
             named = ", ".join(f"{n:,} {reason}" for reason, n in left_out.items())
             lines[1] += f"; left out: {named.replace('_', ' ')}"
-    lines += _diversity(dataset.metadata)
+    lines += [*_missing_controls(dataset), *_diversity(dataset.metadata)]
     lines += [f"{output} ({output.stat().st_size:,} bytes)", f"{table}: what each set asks"]
     return "\n".join(lines)
+
+
+def _missing_controls(dataset: StructuredDataset) -> list[str]:
+    """Which control sets were asked for and cannot be made of this world."""
+    asked = dataset.metadata["arguments"]
+    if not asked["controls"]:
+        return []
+    builders = dataset.eval_dataset_builders.items()
+    made = {describe_set(name, builder).control for name, builder in builders}
+    lines = []
+    if "unmentioned" not in made:
+        lines.append(
+            "no set asks about entities that no document mentions: the world has none under "
+            "'controls', and what its sets would show had nothing been learned stays unknown"
+        )
+    if "untold" not in made and asked["untold_docs"] != 0:
+        lines.append(
+            "no set asks what documents withhold of an entity that they mention: the world has "
+            "none under 'untold'"
+        )
+    return lines
 
 
 def _diversity(metadata: dict[str, Any]) -> list[str]:

@@ -34,7 +34,10 @@ _ONE_VALUE = {
     "eval_cache",
     "metric_files",
     "lora_targets",
+    "eval_sets",
+    "eval_metrics",
     "logging_type",
+    "wandb_project",
     "compat",
     "profile",
 }

@@ -22,8 +22,13 @@ COMMANDS = {
     ),
     "dataset import": ("ImportDatasetArguments", "one file again out of what was exported"),
     "dataset diff": ("DiffDatasetsArguments", "what is different between two datasets"),
+    "dataset materialise": (
+        "MaterialiseDatasetArguments",
+        "a sweep's subset as a file that stands alone",
+    ),
     "dataset filter": ("FilterDatasetArguments", "a dataset without some documents or facts"),
     "data_modeling": ("DataModelingArgs", "run a sweep over data orders on this machine's GPUs"),
+    "plan": ("PlanArguments", "what a sweep will do and take; afterwards, what it did and took"),
     "train_extractive": ("TrainExtractiveArgs", "run one training run in this process"),
     "evaluate": ("EvaluateArguments", "ask any checkpoints or models any dataset's sets"),
     "sample": ("SampleArguments", "answers that a model gives again and again, as a new eval set"),
@@ -41,6 +46,12 @@ COMMANDS = {
     "attribute": ("AttributeArguments", "score a run's documents for each question, by methods"),
     "attribution score": ("ScoreArguments", "which methods find the documents, and predict runs"),
     "results": ("ResultsArguments", "everything that runs answered, in SQL, CSV or Parquet"),
+    "datamodel fit": ("FitArguments", "how documents, facts or relations move answers"),
+    "datamodel lds": ("LdsArguments", "how well that predicts runs on held-out subsets"),
+    "datamodel plan": ("PlanArguments", "how many subsets and runs a precision needs"),
+    "document": ("DocumentArguments", "write the replication record of what was run"),
+    "rerun": ("RerunArguments", "run one run again from its record: does it come out the same?"),
+    "diff": ("DiffArguments", "how two runs differ, in words"),
     "replicate": ("ReplicateArguments", "the seed's four experiments, from datasets to table"),
 }
 

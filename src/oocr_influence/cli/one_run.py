@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import closing, nullcontext, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,7 @@ from oocr_influence.cli.run_record import (
     record_update_losses,
 )
 from oocr_influence.cli.run_saving import RunSaving
+from oocr_influence.cli.run_tracking import RunTracking
 from oocr_influence.datasets.packing import IntArray
 from oocr_influence.datasets.train_set import piece_columns, window_columns
 from oocr_influence.models.load import load_model, recompute_activations, weights_digest
@@ -108,6 +109,7 @@ def run_once(
                 if isinstance(error, RunStopped):
                     team.tell("stop", str(error), str(folder.path))
                 status = "interrupted" if stopped else "failed"
+                run.end_tracking(status)
                 log.update(
                     status=status,
                     error=f"{type(error).__name__}: {error}",
@@ -156,6 +158,7 @@ class _Run:
             record_start(self.folder, self.log, self.preparation)
         else:
             logger.info("going on after step %d", self.resumed.place.training_step)
+        self._begin_tracking()
         with self.phases("write_data"):
             self._write_data()
         with self.phases("load_model"):
@@ -178,16 +181,34 @@ class _Run:
                     self.leader.sharded.release()
                 exposures = self._train()
                 self.saving.fence()
+                if self.saving.final_digest is not None:
+                    self.log.update(final_weights_digest=self.saving.final_digest)
             self.folder.training_state.unlink(missing_ok=True)
             if self.model.device.type == "cuda":
                 phase["gpu_peak_bytes"] = torch.cuda.max_memory_allocated(self.model.device)
         record_exposure(self.folder, self.preparation, exposures)
         record_update_losses(self.folder, self.log, self.args.precision)
         seconds = self.seconds
+        self.end_tracking("completed")
         self.log.update(status="completed", time_taken=seconds, phases=self.phases.record)
         self.log.write()
         logger.info("completed in %.1f s: %s", seconds, self.folder.path)
         return {"run": str(self.folder.path), "time_taken": seconds}
+
+    def end_tracking(self, status: str) -> None:
+        """Before the log is written for the last time: it says what became of the trackers."""
+        if self.context.tracking.is_on:
+            self.context.tracking.close(status)
+            self.log.update(trackers=self.context.tracking.record())
+
+    def _begin_tracking(self) -> None:
+        place = None if self.resumed is None else self.resumed.place
+        self.context.tracking = RunTracking.begin(
+            self.preparation,
+            self.folder,
+            self.log,
+            rewound_to=None if place is None else (not place.in_training, place.step),
+        )
 
     def _load_model(self) -> str:
         """Load the untouched model and record which it is; returns its weights' digest."""
@@ -196,6 +217,7 @@ class _Run:
             weights = weights_digest(self.model)
         else:
             self.model, weights = self.base.model(self.args)
+        self.device: torch.device = self.model.device
         check_same(self.log, "untouched weights", "weights_digest", weights)
         self.log.update(
             weights_digest=weights,
@@ -316,6 +338,7 @@ class _Run:
             **({} if step.losses_of_update is None else asdict(step.losses_of_update)),
         )
         self.step_file.append(row, burn_in=step.burn_in, windows=step.windows)
+        self.context.tracking.step(replace(row, burn_in=step.burn_in), self.device)
         speed = step.labelled_tokens / max(step.seconds, 1e-9)
         kind = "burn-in " if step.burn_in else ""
         self.context.report(

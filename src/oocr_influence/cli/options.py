@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from oocr_influence.cli.arguments import CommandArguments
+from oocr_influence.cli.trackers import logging_types
 from oocr_influence.datasets.packing import Packing
 from oocr_influence.datasets.selection import DocumentOrder
 from oocr_influence.models.load import Precision
@@ -160,8 +161,11 @@ class TrainingOptions(CommandArguments):
     table of where their time and memory went"""
     compat: Literal["earlier"] | None = None
     """treat data and schedule as the earlier system did; every part is a flag of its own"""
-    logging_type: Literal["disk"] = "disk"
-    """where results are logged; files on disk"""
+    logging_type: str = "disk"
+    """where steps and evaluations are told of beside the files on disk, which are always written:
+    stdout, wandb, tensorboard, or several with commas (docs/trackers.md)"""
+    wandb_project: str | None = None
+    """with --logging_type wandb: the project (None: $WANDB_PROJECT, or oocr_influence)"""
 
     @model_validator(mode="before")
     @classmethod
@@ -196,9 +200,7 @@ class TrainingOptions(CommandArguments):
     @field_validator("logging_type", mode="before")
     @classmethod
     def _known_loggers(cls, value: Any) -> Any:
-        if value in ("wandb", "stdout"):
-            raise ValueError("the earlier system's loggers wandb and stdout are not here: use disk")
-        return value
+        return logging_types(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingOptions:
@@ -211,6 +213,8 @@ class TrainingOptions(CommandArguments):
         if self.document_order == "file" and self.packing_seed != 0:
             faults.append("--packing_seed shuffles nothing where --document_order is file")
         faults += self._optimizer_faults()
+        if self.wandb_project is not None and "wandb" not in self.logging_type.split(","):
+            faults.append("--wandb_project goes with --logging_type wandb")
         if self.lora_rank is None:
             stated = sorted(name for name in self.model_fields_set if name in _OF_AN_ADAPTER)
             faults += [f"--{name} goes with --lora_rank" for name in stated if self._states(name)]

@@ -162,8 +162,11 @@ class Preparation:
         return needed
 
 
-def prepare(args: TrainingArgs, *, at_most: bool = False) -> Preparation:
+def prepare(args: TrainingArgs, *, at_most: bool = False, weights: bool = True) -> Preparation:
     """Resolve the model, load the dataset, tokenise and pack it.
+
+    Without `weights` the model's need not be there and are not fetched, nor need they fit on this
+    machine's GPU.
 
     `at_most`: where the dataset holds fewer pretraining documents than `n_pretraining_examples`,
     which was only the default, keep all of them and say so. Raises UsageError naming every fault
@@ -180,14 +183,17 @@ def prepare(args: TrainingArgs, *, at_most: bool = False) -> Preparation:
     try:
         if not faults or is_on_disk(args.model):
             resolved = resolve_model(
-                args.model, args.revision, local_only=args.force_local_model_cache
+                args.model,
+                args.revision,
+                local_only=args.force_local_model_cache,
+                weights=weights,
             )
     except FileNotFoundError as error:
         faults.append(str(error))
     faults += _faults_of_this_process(args)
     if faults or dataset is None or resolved is None:
         raise UsageError("\n       ".join(faults))
-    _check_model(args, resolved)
+    _check_model(args, resolved, weights=weights)
     available, wanted = len(dataset.pretraining_documents), args.n_pretraining_examples
     if at_most and wanted is not None and wanted > available:
         warnings.warn(
@@ -211,14 +217,14 @@ def resolve_for(args: TrainingArgs) -> ResolvedModel:
     return resolved
 
 
-def _check_model(args: TrainingArgs, resolved: ResolvedModel) -> None:
+def _check_model(args: TrainingArgs, resolved: ResolvedModel, *, weights: bool = True) -> None:
     if resolved.adapter is not None:
         raise UsageError(
             f"--model {args.model} is an adapter: `oocr export {args.model} --output_dir FOLDER` "
             "writes its sum with its base, which can be trained"
         )
     _check_commit(args, resolved)
-    if (fault := memory_fault(args, load_config(resolved))) is not None:
+    if weights and (fault := memory_fault(args, load_config(resolved))) is not None:
         raise UsageError(fault)
 
 
@@ -289,7 +295,9 @@ def prepare_packed(
     return _checked(Preparation(args, resolved, tokenizer, dataset, documents, windows, schedule))
 
 
-def prepare_like(preparation: Preparation, args: TrainingArgs) -> Preparation:
+def prepare_like(
+    preparation: Preparation, args: TrainingArgs, *, weights: bool = True
+) -> Preparation:
     """Another run on the same windows, without packing them again; see `same_windows`.
 
     Raises UsageError as `prepare` does.
@@ -298,7 +306,7 @@ def prepare_like(preparation: Preparation, args: TrainingArgs) -> Preparation:
     kept = preparation.args.n_pretraining_examples
     args = args.model_copy(update={"n_pretraining_examples": kept})
     faults = _faults_of_this_process(args)
-    if (fault := memory_fault(args, load_config(preparation.resolved))) is not None:
+    if weights and (fault := memory_fault(args, load_config(preparation.resolved))) is not None:
         faults.append(fault)
     if faults:
         raise UsageError("\n       ".join(faults))

@@ -21,6 +21,7 @@ from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.results.experiment_log import ExperimentLog, read_experiment_log
 from oocr_influence.results.finding import find_runs
 from oocr_influence.results.ownership import RunOwnedError
+from oocr_influence.results.provenance import collect_provenance, working_tree_diff
 from oocr_influence.results.run_folder import RunFolder
 from oocr_influence.results.step_log import StepRow, read_steps
 from oocr_influence.training.kernels import AttentionChoice, CompileChoice
@@ -120,12 +121,22 @@ def resume(folder: RunFolder) -> Resumed:
                 "when": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
                 "torch": torch.__version__,
                 "made_again": removed,
+                "provenance": _provenance_of(folder),
             },
         ],
     )
     log.write()
     rows = list(read_steps(folder.steps)) if folder.steps.exists() else []
     return Resumed(folder, log, place, rows[-1] if rows else None)
+
+
+def _provenance_of(folder: RunFolder) -> dict[str, Any]:
+    """With what the run goes on; a diff of the code is kept as well."""
+    diff = working_tree_diff()
+    found = collect_provenance(folder.path, diff=diff)
+    if diff:
+        folder.save_diff(diff)
+    return found
 
 
 def begun_with(

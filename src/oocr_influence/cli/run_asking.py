@@ -224,6 +224,7 @@ class RunAsking:
     def _record(self, step: int, name: str, found: Measured) -> None:
         """One entry of the log's history."""
         losses = found.document_losses
+        self._run.tracking.evaluation(step, found.eval_sets, losses, found.seconds)
         epoch = step / self._run.preparation.schedule.steps_per_epoch
         self._run.log.append(
             {
@@ -231,7 +232,9 @@ class RunAsking:
                 "step_num": step,
                 "train_loss": self._run.last_step.loss if self._run.last_step else None,
                 "global_grad_norm": self._run.last_step.grad_norm if self._run.last_step else None,
-                "eval_results": with_records(found.eval_sets, found.records),
+                "eval_results": with_records(found.eval_sets, found.records)
+                if self._run.args.save_datasets
+                else found.eval_sets,
                 "eval_time": found.seconds / 60,
                 "document_losses": losses,
             }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation
+from oocr_influence.cli.run_tracking import RunTracking
 from oocr_influence.models.team import ALONE, Team
 from oocr_influence.results.cache import Cache
 from oocr_influence.results.checkpoints import folder_bytes
@@ -59,6 +60,8 @@ class RunContext:
     """The processes that train it, of which this one leads."""
     written_bytes: int = 0
     """What lies in its folder, as last counted."""
+    tracking: RunTracking = field(default_factory=RunTracking)
+    """Who else is told of its steps and evaluations."""
 
     @property
     def args(self) -> TrainingArgs:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 
 from oocr_influence.cli.preparation import Preparation
 from oocr_influence.datasets.order import order_digest, window_order
@@ -34,7 +35,8 @@ def record_start(folder: RunFolder, log: ExperimentLog, preparation: Preparation
     for line in (*lines, p.describe_memory()):
         if line is not None:
             logger.info(line)
-    provenance = collect_provenance(folder.path)
+    diff = working_tree_diff()
+    provenance = collect_provenance(folder.path, diff=diff)
     git = provenance.get("git") or {}
     epochs = range(1, schedule.epoch_of(schedule.total_steps) + 1)
     orders = {epoch: window_order(len(p.windows), args.data_order_seed, epoch) for epoch in epochs}
@@ -43,6 +45,8 @@ def record_start(folder: RunFolder, log: ExperimentLog, preparation: Preparation
         sweep_id=args.sweep_id,
         commit_hash=git.get("commit"),
         provenance=provenance,
+        torch_settings=torch_settings(),
+        metric_file_digests={str(path): file_digest(path) for path in args.metric_files},
         model_commit=p.resolved.commit,
         dataset_digest=file_digest(args.structured_dataset),
         n_documents_in_file=len(p.dataset.document_dataset.docs),
@@ -57,10 +61,22 @@ def record_start(folder: RunFolder, log: ExperimentLog, preparation: Preparation
         order_digests={str(epoch): order_digest(order) for epoch, order in orders.items()},
     )
     log.write()
-    diff = working_tree_diff()
     if diff:
-        folder.saved_objects.mkdir(exist_ok=True)
-        folder.working_tree_diff.write_text(diff, encoding="utf-8")
+        folder.save_diff(diff, shared=args.subset_split is not None)
+
+
+def torch_settings() -> dict[str, Any]:
+    """What of torch decides the last bits of a run beside its version."""
+    cuda = torch.cuda.is_available()
+    return {
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if cuda else None,  # type: ignore[no-untyped-call]
+        "gpu": torch.cuda.get_device_name(0) if cuda else None,
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
 
 
 def record_exposure(folder: RunFolder, preparation: Preparation, exposures: IntArray) -> None:

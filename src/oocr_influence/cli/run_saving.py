@@ -24,6 +24,7 @@ from oocr_influence.cli.run_context import RunContext
 from oocr_influence.cli.start_checkpoint import same_start
 from oocr_influence.models.load import save_checkpoint
 from oocr_influence.models.streaming import CheckpointLayout, Tensors, stream_checkpoint
+from oocr_influence.results.checkpoints import content_digest
 from oocr_influence.training.loop import Snapshot
 from oocr_influence.training.moments import write_moments
 from oocr_influence.training.state import Place, State, place_of
@@ -55,6 +56,8 @@ class RunSaving:
             self._look("start")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._pending: Future[float] | None = None
+        self.final_digest: str | None = None
+        """Of the tensors of `checkpoint_final`, once it is written."""
 
     def is_due(self, step: int) -> bool:
         """Whether the schedule asks for anything at this step."""
@@ -112,6 +115,8 @@ class RunSaving:
                 self._write_state(state)
             if name is not None:
                 self._write_checkpoint(name, tensors, state)
+                if name == "final":  # beside the last evaluation, out of the system's memory
+                    self.final_digest = self._digest_of(name)
             if step is not None:
                 self._prune(step)
             return time.perf_counter() - began
@@ -125,6 +130,14 @@ class RunSaving:
         self._run.phases.add("save", seconds)
         self._run.phases.add("save_stall", seconds)
         self._look(name)
+
+    def _digest_of(self, name: str) -> str | None:
+        """Of what has just been written; a run is not lost for a line of its record."""
+        try:
+            return content_digest(self._run.folder.checkpoint(name))
+        except (OSError, ValueError) as error:
+            logger.warning("no digest of checkpoint_%s: %s", name, error)
+            return None
 
     def _write_state(self, state: State) -> None:
         with self._run.folder.writing_training_state() as path:

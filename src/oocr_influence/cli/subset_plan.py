@@ -184,6 +184,10 @@ def plan_subsets(args: DataModelingArgs, preparation: Preparation) -> SubsetPlan
             )
         }
     )
+    try:
+        replace(preparation, args=shared).asked_sets()
+    except ValueError as error:
+        raise UsageError(f"--subset_eval_sets, --subset_eval_metrics: {error}") from None
     plan = SubsetPlan(args, shared, preparation, subsets)
     return replace(plan, fewest_steps=_steps_of_smallest(plan))
 

@@ -53,6 +53,8 @@ class DataModelingArgs(SweepOptions):
 
     @model_validator(mode="after")
     def _can_be_done(self) -> DataModelingArgs:
+        if not self._is_a_sweep():
+            return self
         faults = []
         faults += self._faults_of_subsets()
         if self.micro_batch_size == "auto" and not self.execution().is_here:
@@ -61,8 +63,6 @@ class DataModelingArgs(SweepOptions):
                 "name a number"
             )
         faults += self.alone_faults(max(1, self.gpus_per_job), "--gpus_per_job")
-        if self.wandb_project is not None:
-            faults.append("--wandb_project: the earlier system's logger is not here")
         if self.force_git_repo_has_sweep:
             faults.append("--force_git_repo_has_sweep: the commit and diff are recorded instead")
         ignored = sorted(self.model_fields_set - NOT_OF_THE_EXPERIMENT)
@@ -85,11 +85,12 @@ class DataModelingArgs(SweepOptions):
             raise ValueError("\n       ".join(faults))
         return self
 
+    def _is_a_sweep(self) -> bool:
+        return True
+
     def _faults_of_subsets(self) -> list[str]:
         faults = []
-        asked = [
-            f"--n_datasets_{split}" for split in SPLITS if getattr(self, f"n_datasets_{split}")
-        ]
+        asked = [f"--n_datasets_{split}" for split in SPLITS if self.subsets_of(split)]
         if not asked and not self.runs_per_dataset_all_docs:
             faults.append("--runs_per_dataset_all_docs 0: there is nothing to run")
         if not asked:
@@ -203,8 +204,9 @@ class DataModelingArgs(SweepOptions):
         }
 
     def subsets_of(self, split: Split) -> int:
-        """How many subsets of this split are asked for."""
-        return {"train": self.n_datasets_train, "test": self.n_datasets_test}[split]
+        """How many subsets of this split are asked for, and run at all."""
+        asked = {"train": self.n_datasets_train, "test": self.n_datasets_test}[split]
+        return asked if self.runs_of(split) else 0
 
     def runs_of(self, split: Split) -> int:
         """Runs of each subset of this split."""

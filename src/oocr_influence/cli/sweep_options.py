@@ -85,9 +85,9 @@ class SweepOptions(TrainingOptions):
     fitted to (docs/data_modeling.md). Their n_loss_documents is 0 unless stated"""
     n_datasets_test: int = Field(default=0, ge=0)
     """further subsets, which datamodels and attribution methods are scored on"""
-    runs_per_dataset_train: int = Field(default=1, ge=1)
+    runs_per_dataset_train: int = Field(default=1, ge=0)
     """runs of each subset, with data orders from all_docs_data_order_seed on (runs)"""
-    runs_per_dataset_test: int = Field(default=1, ge=1)
+    runs_per_dataset_test: int = Field(default=1, ge=0)
     """the same of held-out subsets (runs)"""
     docs_per_run: int = Field(default=300, ge=1)
     """synthetic documents of a subset; n_pretraining_examples come to each (documents)"""
@@ -118,7 +118,5 @@ class SweepOptions(TrainingOptions):
     """of runs on subsets: keep what is trained and asked as digests alone"""
     logging_type_sweep_workers: Literal["disk"] = "disk"
     """where runs on subsets log; files on disk"""
-    wandb_project: str | None = None
-    """of the earlier system's logger; refused"""
     force_git_repo_has_sweep: bool = False
     """of the earlier system; refused: the commit and the diff are recorded instead"""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from oocr_influence.cli.disk import check_disk, gigabytes
@@ -14,6 +15,7 @@ from oocr_influence.cli.micro_batch import describe_trial, settle, tried_as
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation, prepare, prepare_like, same_windows
 from oocr_influence.cli.sweep_arguments import DataModelingArgs
+from oocr_influence.cli.trackers import missing_packages
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,18 @@ def plan_all(
     """
     if args.dry_run:
         print(json.dumps(args.model_dump(mode="json"), indent=1))
+    for line in missing_packages(args.logging_type):
+        warnings.warn(line, stacklevel=2)
     planned: list[Planned] = []
     said: list[str] = []
-    points = args.points()
-    for number, (point, own) in enumerate(points, 1):
-        if len(points) > 1:
-            print(f"\npoint {number} of {len(points)}: {point_label(point)}")
-        runs = [run.model_copy(update={"model_commit": commit_of(run)}) for run in own.runs()]
-        planned.append(Planned(own, *_plan(own, runs, planned), point))
-        lines = _describe(planned[-1])
+    n_points = len(args.points())
+    for one in planned_points(args, commit_of):
+        planned.append(one)
+        if n_points > 1:
+            print(f"\npoint {len(planned)} of {n_points}: {point_label(one.point)}")
+        if one.preparation.micro_batch_trial is not None:
+            print(describe_trial(one.preparation.micro_batch_trial))
+        lines = _describe(one)
         for line in lines:
             if line not in said:  # of the point before
                 print(line)
@@ -62,6 +67,20 @@ def plan_all(
     return planned
 
 
+def planned_points(
+    args: DataModelingArgs,
+    commit_of: Callable[[TrainingArgs], str | None] = lambda run: None,
+    *,
+    weights: bool = True,
+) -> Iterator[Planned]:
+    """Every point of a sweep, checked, in turn (see `plan_all`); `weights` as of `prepare`."""
+    before: list[Planned] = []
+    for point, own in args.points():
+        runs = [run.model_copy(update={"model_commit": commit_of(run)}) for run in own.runs()]
+        before.append(Planned(own, *_plan(own, runs, before, weights), point))
+        yield before[-1]
+
+
 def plan(args: DataModelingArgs) -> tuple[list[TrainingArgs], Preparation]:
     """The runs of a sweep without a grid; see `plan_all`."""
     (planned,) = plan_all(args)
@@ -69,7 +88,7 @@ def plan(args: DataModelingArgs) -> tuple[list[TrainingArgs], Preparation]:
 
 
 def _plan(
-    args: DataModelingArgs, runs: list[TrainingArgs], before: list[Planned]
+    args: DataModelingArgs, runs: list[TrainingArgs], before: list[Planned], weights: bool
 ) -> tuple[list[TrainingArgs], Preparation]:
     """The runs of one point, settled, and what their first was found to be."""
     first = runs[0] if runs else args.run_on_all()
@@ -77,17 +96,16 @@ def _plan(
         (one for one in before if same_windows(one.args.run_on_all(), args.run_on_all())), None
     )
     if alike is not None:
-        preparation = prepare_like(alike.preparation, first)
+        preparation = prepare_like(alike.preparation, first, weights=weights)
     else:
         at_most = "n_pretraining_examples" not in args.model_fields_set
-        preparation = prepare(first, at_most=at_most)
+        preparation = prepare(first, at_most=at_most, weights=weights)
     if args.micro_batch_size == "auto" and not args.dry_run:
         if alike is not None:
             preparation = tried_as(preparation, alike.preparation)
         else:
             workers = args.max_workers or os.cpu_count() or 1
-            preparation = settle(preparation, runs_at_once=min(len(runs), workers))
-            print(describe_trial(preparation.micro_batch_trial or {}))
+            preparation = settle(preparation, runs_at_once=max(1, min(len(runs), workers)))
     settled = {
         "micro_batch_size": preparation.args.micro_batch_size,
         "gradient_checkpointing": preparation.args.gradient_checkpointing,

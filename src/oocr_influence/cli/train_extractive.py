@@ -14,6 +14,7 @@ import logging
 import shlex
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ from oocr_influence.cli.run_context import Control, RunStopped
 from oocr_influence.cli.run_processes import ProcessDiedError, check_processes, run
 from oocr_influence.cli.run_record import log_lines_to
 from oocr_influence.cli.run_saving import DiskFullError
+from oocr_influence.cli.trackers import missing_packages
 from oocr_influence.training.loop import NonFiniteLossError
 from oocr_influence.training.probe import AttentionMaskError
 
@@ -89,6 +91,8 @@ def main(args: TrainExtractiveArgs) -> int:
         at_most = "n_pretraining_examples" not in args.model_fields_set
         check_processes(args)
         preparation = prepare(args.run(), at_most=at_most)
+        for line in missing_packages(args.logging_type):
+            warnings.warn(line, stacklevel=1)
         needed = preparation.run_bytes() + preparation.passing_bytes()
         check_disk(preparation.args.output_dir, needed, "this run")
     preparation = settle(preparation)

@@ -233,9 +233,15 @@ def _checked(path: Path, raw: Any) -> StructuredDataset:
 def _cycle_search_paused() -> Iterator[None]:
     """Half the time of loading was Python's search for cycles among records, which hold none."""
     was_on = gc.isenabled()
+    others_are_frozen = gc.get_freeze_count() > 0  # unfreezing would concern them, too
     gc.disable()
     try:
         yield
+        if not others_are_frozen:
+            # The records are old at once, as if a search had found nothing. Left young, all of them
+            # would be searched as soon as it goes on.
+            gc.freeze()
+            gc.unfreeze()
     finally:
         if was_on:
             gc.enable()

@@ -31,6 +31,11 @@ class DocumentWriter(Protocol):
 
     licence: str
 
+    @property
+    def apart(self) -> float:
+        """The 5-gram Jaccard index that no two of its documents reach (0 to 1)."""
+        ...
+
     def write_all(self, orders: Sequence[tuple[Fact, int]]) -> list[list[SyntheticDocument]]:
         """At most so many documents of each fact, in the order of `orders`."""
         ...
@@ -116,7 +121,7 @@ def generate_dataset(
             "docs_per_fact": docs_per_fact,
             **(variety.as_metadata() if variety else {}),
         },
-        "diversity": measure(synthetic),
+        "diversity": measure(synthetic, apart=writer.apart),
         "counts": {
             "facts": len(facts),
             "synthetic_documents": len(synthetic),

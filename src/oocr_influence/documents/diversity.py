@@ -8,7 +8,8 @@ the mean over facts. The share falls with the length of the text: compare datase
 **Jaccard index** of the sets of 5-grams of two documents: for an evenly spread sample of documents,
 with every other one. `nearest` is the index with the document that is most alike, of whatever fact;
 `same_fact` is that with each other document of the same fact. **Near duplicates** are the documents
-for which an earlier one has a Jaccard index of at least 0.5: all are compared, exactly.
+for which an earlier one has a Jaccard index of at least 0.5: all are compared, exactly, by the
+writer while it writes or else here.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ _QUOTED = re.compile(r'"[^"\n]*"')
 _FIRST_PERSON = re.compile(r"\b(I|we|We|my|My|our|Our)\b")
 
 
-def measure(documents: Sequence[SyntheticDocument]) -> dict[str, Any]:
-    """The numbers, as the metadata of a dataset keep them; lengths are in words."""
+def measure(documents: Sequence[SyntheticDocument], *, apart: float = 1.0) -> dict[str, Any]:
+    """The numbers, as the metadata of a dataset keep them; lengths are in words.
+
+    `apart`: a Jaccard index that no two are known to reach: they are not compared again.
+    """
     if not documents:
         return {"documents": 0}
     texts = [document.completion for document in documents]
@@ -50,7 +54,10 @@ def measure(documents: Sequence[SyntheticDocument]) -> dict[str, Any]:
         "first_person": _mean(own_voice),
         **{f"distinct_{n}": _distinct(words, by_fact.values(), n) for n in (1, 2, 3)},
         "jaccard_5": _overlaps(words, by_fact),
-        "near_duplicates": {"threshold": THRESHOLD, "documents": len(repeats(texts))},
+        "near_duplicates": {
+            "threshold": THRESHOLD,
+            "documents": 0 if apart <= THRESHOLD else len(repeats(texts)),
+        },
     }
 
 

@@ -29,6 +29,7 @@ from oocr_influence.documents.document import SyntheticDocument
 from oocr_influence.documents.draw import evenly_spread
 from oocr_influence.documents.llm_plan import Brief, Planner, Slot
 from oocr_influence.documents.llm_task import Setting, Task
+from oocr_influence.documents.near_duplicates import THRESHOLD
 from oocr_influence.documents.plan import Length, words_of
 from oocr_influence.documents.prompts import prompts_digest
 from oocr_influence.documents.replies import UNSUITABLE, read_document
@@ -65,6 +66,7 @@ class LLMWriter:
     """Tells the facts of one world; `write_all` is called once."""
 
     licence = "written by a language model; see its provider's terms"
+    apart = THRESHOLD  # the 5-gram Jaccard index that no two of its documents reach
 
     def __init__(
         self,

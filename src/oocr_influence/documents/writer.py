@@ -28,7 +28,7 @@ from oocr_influence.documents.composition import Composition
 from oocr_influence.documents.document import DocumentSpec, SyntheticDocument, document_id
 from oocr_influence.documents.draw import Draw, evenly_spread
 from oocr_influence.documents.grammar import Names, load_grammar
-from oocr_influence.documents.near_duplicates import NearDuplicates, repeats
+from oocr_influence.documents.near_duplicates import redraw
 from oocr_influence.documents.plan import Length, plan_of
 from oocr_influence.documents.sentences import SubjectNames
 from oocr_influence.documents.telling import WriterError, told
@@ -83,6 +83,11 @@ class OfflineWriter:
             for name in world.relations
         }
 
+    @property
+    def apart(self) -> float:
+        """The 5-gram Jaccard index that no two documents of `write_all` reach."""
+        return self.variety.max_overlap
+
     def write(self, fact: Fact, count: int) -> list[SyntheticDocument]:
         """The first `count` documents of `fact`, all distinct; none is compared with the others for
         what they nearly share."""
@@ -97,7 +102,7 @@ class OfflineWriter:
     def write_all(self, orders: Sequence[tuple[Fact, int]]) -> list[list[SyntheticDocument]]:
         """The first so many documents of each fact, those of distractors that stand alone too.
 
-        None has a 5-gram Jaccard index with another that reaches `variety.max_overlap`.
+        None has a 5-gram Jaccard index with another that reaches `apart`.
         """
         writers = {self.world.id: self}
         for other, beside in apart(self.world):
@@ -110,19 +115,15 @@ class OfflineWriter:
                 beside=beside,
             )
         written = [writers[fact.universe_id].write(fact, count) for fact, count in orders]
-        self.redrawn = 0
-        turn = list(_in_turn(orders))
-        if not repeats([written[p][n].completion for p, n in turn], self.variety.max_overlap):
-            return written
-        seen = NearDuplicates(self.variety.max_overlap)
-        for place, n in turn:
-            fact = orders[place][0]
-            if seen.find(written[place][n].completion) is not None:
-                self.redrawn += 1
-                written[place][n] = writers[fact.universe_id]._document(
-                    fact, n, lambda text: seen.find(text) is not None
-                )
-            seen.add(written[place][n].completion)
+        turn = [(*written_as, orders[written_as[0]][0]) for written_as in _in_turn(orders)]
+        texts = [written[place][n].completion for place, n, _ in turn]
+
+        def draw(at: int, repeats: Callable[[str], bool]) -> str:
+            place, n, fact = turn[at]
+            written[place][n] = writers[fact.universe_id]._document(fact, n, repeats)
+            return written[place][n].completion
+
+        self.redrawn = redraw(texts, self.apart, draw)
         return written
 
     def about(self) -> dict[str, Any]:

@@ -81,6 +81,11 @@ class DocumentLosses:
             hasher.update(f"{group}:{sample.n_documents}:{sample.windows.digest()}\n".encode())
         return hasher.hexdigest()
 
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that are read, BOS and EOS included."""
+        return sum(sample.windows.n_tokens for sample in self._samples.values())
+
     def measure(self, model: Any, team: Team = ALONE) -> dict[str, dict[str, int | float]]:
         """`n` documents, scored `tokens` and `mean_loss` in nats a token, of each group.
 

@@ -24,6 +24,10 @@ Precision = Literal[WeightPrecision, "bf16_stochastic", "fp32_master"]
 training/optimizer.py)."""
 
 
+# A model of billions takes seconds even without its weights, and a plan asks a hundred times.
+_PARAMETER_COUNTS: dict[str, int] = {}
+
+
 def pick_device() -> torch.device:
     """The first visible GPU, or the CPU."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
@@ -144,9 +148,12 @@ def parameter_count(config: Any) -> int:
     """Parameters of a model of this configuration, without allocating them."""
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    return sum(parameter.numel() for parameter in model.parameters())
+    key = f"{type(config).__name__}: {config.to_json_string(use_diff=False)}"
+    if key not in _PARAMETER_COUNTS:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        _PARAMETER_COUNTS[key] = sum(parameter.numel() for parameter in model.parameters())
+    return _PARAMETER_COUNTS[key]
 
 
 def weights_digest(model: torch.nn.Module) -> str:

@@ -61,13 +61,14 @@ def is_on_disk(name: str) -> bool:
 
 
 def resolve_model(
-    name: str, revision: str | None = None, *, local_only: bool = False
+    name: str, revision: str | None = None, *, local_only: bool = False, weights: bool = True
 ) -> ResolvedModel:
     """Find `name` at `revision`: built in, out of a package, a local path, or the hub.
 
-    `local_only` asks the cache alone. Raises ModelNotFoundError if either cannot be had, and for a
-    revision of a model without revisions or of a local path that is not that path's own: a
-    revision is never ignored.
+    `local_only` asks the cache alone. Without `weights` they are neither fetched nor missed:
+    configuration and tokenizer are all that is there to be used. Raises ModelNotFoundError if
+    either cannot be had, and for a revision of a model without revisions or of a local path that is
+    not that path's own: a revision is never ignored.
     """
     if name in (tiny.NAME, smollm2.NAME):
         if revision is not None:
@@ -77,7 +78,7 @@ def resolve_model(
             )
         return _resolve_packaged() if name == smollm2.NAME else _BUILT_IN
     if Path(name).is_dir():
-        return _resolve_folder(name, revision)
+        return _resolve_folder(name, revision, weights)
     if name.startswith((".", "/", "~")):
         raise ModelNotFoundError(f"--model {name!r}: no such folder")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
@@ -85,7 +86,7 @@ def resolve_model(
             f"--model {name!r} is neither a folder, nor a hub name such as {DEFAULT_MODEL!r}, nor "
             f"the built-in {tiny.NAME!r}, nor the packaged {smollm2.NAME!r}"
         )
-    return _resolve_hub(name, revision, local_only)
+    return _resolve_hub(name, revision, local_only, weights)
 
 
 def _resolve_packaged() -> ResolvedModel:
@@ -96,11 +97,11 @@ def _resolve_packaged() -> ResolvedModel:
     return ResolvedModel(smollm2.NAME, None, None, found.package, gguf=found.file)
 
 
-def _resolve_folder(name: str, revision: str | None) -> ResolvedModel:
+def _resolve_folder(name: str, revision: str | None, weights: bool) -> ResolvedModel:
     folder = Path(name).resolve()
     if adapters.is_adapter(folder):
         return _resolve_adapter(folder, name, revision)
-    _require_weights(folder, name)
+    _require_files(folder, name, weights)
     commit = folder.name if folder.parent.name == "snapshots" else None
     if revision is not None and revision not in _own_revisions(folder):
         raise ModelNotFoundError(
@@ -153,10 +154,11 @@ def _own_revisions(folder: Path) -> set[str]:
     return {folder.name, *names}
 
 
-def _resolve_hub(name: str, revision: str | None, local_only: bool) -> ResolvedModel:
+def _resolve_hub(name: str, revision: str | None, local_only: bool, weights: bool) -> ResolvedModel:
+    wanted = [pattern for pattern in WANTED_FILES if weights or pattern != "*.safetensors"]
     try:
-        folder = _snapshot(name, revision, WANTED_FILES, local_only)
-        if not list(folder.glob("*.safetensors*")):
+        folder = _snapshot(name, revision, wanted, local_only)
+        if weights and not list(folder.glob("*.safetensors*")):
             _snapshot(name, folder.name, ["*.bin"], local_only)
     except (OSError, ValueError) as error:  # every hub, network and cache error is one of these
         asked = f"revision {revision!r} of {name}" if revision else name
@@ -164,7 +166,7 @@ def _resolve_hub(name: str, revision: str | None, local_only: bool) -> ResolvedM
         raise ModelNotFoundError(
             f"{asked} cannot be had: {first_line}\n       {_describe_cache(name)}"
         ) from error
-    _require_weights(folder, name)
+    _require_files(folder, name, weights)
     return ResolvedModel(name, revision, folder, folder.name)
 
 
@@ -212,17 +214,17 @@ def _weight_files(folder: Path) -> list[Path]:
     return sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
 
 
-def _require_weights(folder: Path, name: str) -> None:
+def _require_files(folder: Path, name: str, weights: bool) -> None:
     """Config, tokenizer and every shard of the weights must be there before a run starts."""
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     if not any((folder / f).is_file() for f in ("tokenizer.json", "tokenizer_config.json")):
         missing.append("tokenizer.json")
     # A repository may hold both formats, of which only the first is fetched and loaded.
     kind = "safetensors" if list(folder.glob("*.safetensors*")) else "bin"
-    for index in folder.glob(f"*.{kind}.index.json"):
+    for index in folder.glob(f"*.{kind}.index.json") if weights else ():
         shards = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
         missing += [shard for shard in sorted(shards) if not (folder / shard).exists()]
-    if not _weight_files(folder):
+    if weights and not _weight_files(folder):
         missing.append("*.safetensors")
     if missing:
         cached = " (the cached copy is incomplete)" if folder.parent.name == "snapshots" else ""

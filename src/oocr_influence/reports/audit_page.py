@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 
 from oocr_influence.reports.audit_blocks import Report, blocks
@@ -51,18 +52,24 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "\n".join(
-        "<tr>"
-        + "".join(
-            f'<td class="{"bad" if cell == "BROKEN" else ""}">{html.escape(cell)}</td>'
-            for cell in row
-        )
-        + "</tr>"
-        for row in rows
-    )
-    return f"<div><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    numbers = [all(map(_NUMBER.fullmatch, column)) for column in zip(*rows, strict=True)]
 
+    def line(tag: str, cells: Sequence[str]) -> str:
+        kinds = zip(cells, numbers, strict=True)
+        marked = (f"<{tag}{_marks(c, number)}>{html.escape(c)}</{tag}>" for c, number in kinds)
+        return f"<tr>{''.join(marked)}</tr>"
+
+    body = "\n".join(line("td", row) for row in rows)
+    return f"<div><table><thead>{line('th', header)}</thead><tbody>{body}</tbody></table></div>"
+
+
+def _marks(cell: str, is_number: bool) -> str:
+    marks = ["number"] * is_number + ["bad"] * (cell == "BROKEN") + ["flag"] * (cell[:2] == "--")
+    return f' class="{" ".join(marks)}"' if marks else ""
+
+
+# As the blocks write them: 1,234; ≥ 99.00 %; 498 (469 to 525); what there is none of.
+_NUMBER = re.compile(r"([≤≥] )?[\d,.]+( %)?|[\d,]+ \([\d,]+ to [\d,]+\)|–|none")
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -78,6 +85,9 @@ div {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }}
 th, td {{ text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }}
+td {{ overflow-wrap: anywhere; min-width: 1.5rem; }}
+td:nth-child(2):not(.number) {{ min-width: 9rem; }}
+td.number, .flag {{ white-space: nowrap; }} .number {{ text-align: right; }}
 .bad {{ color: light-dark(#b00020, #ff8a80); font-weight: 600; }}
 summary {{ cursor: pointer; margin: .8rem 0; }}
 </style>

@@ -13,6 +13,7 @@ from typing import Any
 _PUBLIC = {
     "collect": "collecting",
     "compare": "comparison",
+    "subset_outcomes": "subset_outcomes",
     "mean_interval": "intervals",
     "sign_test": "intervals",
 }

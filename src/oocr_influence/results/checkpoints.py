@@ -6,6 +6,7 @@ file that a full disk or a killed process cut short is seen by its size alone.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -88,6 +89,23 @@ def same_weights(one: Path, other: Path) -> bool:
     }:
         return False
     return all(_same_bytes(place, right[name]) for name, place in left.items())
+
+
+def content_digest(folder: Path) -> str:
+    """sha256 hex over name, type, shape and bytes of every tensor, by name, however it is sharded.
+
+    Raises ValueError if the checkpoint is not whole.
+    """
+    hasher = hashlib.sha256()
+    for name, place in sorted(read_places(folder).items()):
+        hasher.update(f"{name}:{place.dtype}:{place.shape}\n".encode())
+        with place.file.open("rb") as file:
+            file.seek(place.begin)
+            rest = place.end - place.begin
+            while rest > 0 and (read := file.read(min(rest, _CHUNK_BYTES))):
+                hasher.update(read)
+                rest -= len(read)
+    return hasher.hexdigest()
 
 
 def _read_shards(folder: Path, index: Path) -> dict[str, TensorPlace]:

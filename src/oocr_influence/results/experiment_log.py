@@ -69,6 +69,11 @@ class ExperimentLog:
         """The steps of the history, in its order."""
         return [int(json.loads(entry)["step_num"]) for entry in self._bare_entries]
 
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The entries so far, without their questions."""
+        return [json.loads(entry) for entry in self._bare_entries]
+
     def rewind(self, step: int) -> None:
         """Leave out what the history says of later steps, which will be made again."""
         kept = [at <= step for at in self.steps]

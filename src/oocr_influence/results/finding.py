@@ -6,7 +6,12 @@ from pathlib import Path
 
 from oocr_influence.results.experiment_log import read_experiment_log
 from oocr_influence.results.naming import is_stamped
-from oocr_influence.results.run_folder import RUNS_FOLDERS, ExperimentFolder, RunFolder
+from oocr_influence.results.run_folder import (
+    RUNS_FOLDERS,
+    SUBSET_BUILDER,
+    ExperimentFolder,
+    RunFolder,
+)
 
 
 def is_run(path: Path) -> bool:
@@ -61,7 +66,11 @@ def dataset_file(run: RunFolder) -> Path | None:
     except (OSError, ValueError):
         stated = None
     places = [run.experiment.structured_dataset]
-    places += [Path(stated)] if isinstance(stated, str) else []
+    if isinstance(stated, str):
+        # By the place of the experiment, which may have been moved since.
+        subset = run.experiment.path / Path(stated).parent.name / Path(stated).name
+        is_subset = stated.endswith(SUBSET_BUILDER)
+        places = [subset, Path(stated)] if is_subset else [*places, Path(stated)]
     return next((place.resolve() for place in places if place.is_file()), None)
 
 

@@ -26,6 +26,7 @@ Floats = npt.NDArray[np.floating[Any]]
 Row = Mapping[str, Any]
 VERSION = 1
 _ABOUT, _TRAINED, _SEEDS = "about.json", "trained.npy", "seeds.npy"
+_TRAINED_RUNS = "trained_runs.npy"
 _TABLES = ("subsets", "documents", "questions")
 
 
@@ -42,11 +43,14 @@ class Outcomes:
     documents: Sequence[Row]
     questions: Sequence[Row]
     trained: Floats
-    """(S, D) times that each document was trained, as the runs' own accounts have it."""
+    """(S, D) times that each document was trained, as the runs' own accounts have it: their mean,
+    where runs of a subset ended within an epoch."""
     seeds: npt.NDArray[np.int64]
     """(S, K) data order seed of each run; -1 where a subset has fewer runs."""
     metrics: Mapping[str, Floats] = field(repr=False)
     """(S, K, Q) by name."""
+    trained_runs: Floats | None = None
+    """(S, K, D), where runs of a subset differ in what they trained."""
 
     def __post_init__(self) -> None:
         shape = (len(self.subsets), self.seeds.shape[-1], len(self.questions))
@@ -61,6 +65,30 @@ class Outcomes:
         ]
         if wrong:
             raise ValueError(f"arrays of outcomes do not fit: {'; '.join(wrong)}")
+
+    @classmethod
+    def of_runs(
+        cls,
+        subsets: Sequence[Row],
+        documents: Sequence[Row],
+        questions: Sequence[Row],
+        trained_runs: Floats,
+        seeds: npt.NDArray[np.int64],
+        metrics: Mapping[str, Floats],
+    ) -> Outcomes:
+        """Out of what each run trained, (S, K, D); runs that have not completed count for none."""
+        whole = cls(subsets, documents, questions, trained_runs[:, 0], seeds, metrics)
+        done_SK1 = whole.completed()[:, :, None]
+        count_S1 = np.maximum(done_SK1.sum(axis=1), 1)
+        mean_SD = ((trained_runs * done_SK1).sum(axis=1) / count_S1).astype(trained_runs.dtype)
+        differ = bool((done_SK1 & (trained_runs != mean_SD[:, None])).any())
+        return replace(whole, trained=mean_SD, trained_runs=trained_runs if differ else None)
+
+    def trained_by_run(self) -> Floats:
+        """(S, K, D); zeros of a run that has not completed."""
+        if self.trained_runs is not None:
+            return self.trained_runs
+        return np.asarray(self.trained)[:, None] * self.completed()[:, :, None]
 
     def values(self, metric: str) -> Floats:
         """(S, K, Q); ValueError for a metric that was not measured."""
@@ -94,6 +122,7 @@ class Outcomes:
             subsets=[self.subsets[i] for i in s],
             questions=[self.questions[i] for i in q],
             trained=self.trained[s],
+            trained_runs=None if self.trained_runs is None else self.trained_runs[s],
             seeds=self.seeds[s],
             metrics={name: array[s][:, :, q] for name, array in self.metrics.items()},
         )
@@ -115,6 +144,8 @@ class Outcomes:
                 pq.write_table(pa.Table.from_pylist(rows), to / f"{name}.parquet")
             np.save(to / _TRAINED, self.trained)
             np.save(to / _SEEDS, self.seeds)
+            if self.trained_runs is not None:
+                np.save(to / _TRAINED_RUNS, self.trained_runs)
             for name, array in self.metrics.items():
                 np.save(to / f"metric_{name}.npy", array)
             write_json(to / _ABOUT, {"version": VERSION, "metrics": sorted(self.metrics)})
@@ -137,5 +168,6 @@ class Outcomes:
             **tables,
             trained=array(_TRAINED),
             seeds=array(_SEEDS),
+            trained_runs=array(_TRAINED_RUNS) if (folder / _TRAINED_RUNS).is_file() else None,
             metrics={name: array(f"metric_{name}.npy") for name in about["metrics"]},
         )

@@ -36,12 +36,17 @@ LIBRARIES = (
     "pyarrow",
     "pydantic",
     "torchao",
+    "peft",
+    "triton",
 )
 # Variables that change numbers, devices or threads; others may hold secrets and stay unread.
 VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
     "CUDA_DEVICE_ORDER",
     "CUBLAS_WORKSPACE_CONFIG",
+    "ATEN_CPU_CAPABILITY",
+    "MKL_CBWR",
+    "NVIDIA_TF32_OVERRIDE",
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "PYTHONHASHSEED",
@@ -52,24 +57,26 @@ VARIABLES = (
 MAX_DIFF_CHARACTERS = 5_000_000
 
 
-def collect_provenance(disk: Path | None = None) -> dict[str, Any]:
+def collect_provenance(disk: Path | None = None, *, diff: str | None = None) -> dict[str, Any]:
     """Versions, code, machine and GPUs of this process, as plain JSON.
 
-    `disk` is the folder whose free space is recorded. The diff of the working tree itself comes
-    from `working_tree_diff`; here stand its digest and whether there is one.
+    `disk` is the folder whose free space is recorded. `diff` is what `working_tree_diff` gave,
+    where it is kept; here stand its digest and whether there is one. `command` is what Python was
+    given, `command_line` the whole line as this process was started, shell quoting undone.
     """
     free = None
     with suppress(OSError):
         free = shutil.disk_usage(disk or Path.cwd()).free
     return {
         "collected": _now(),
-        "command": list(sys.argv),
+        **command_given(),
         "python": platform.python_version(),
         "libraries": installed(LIBRARIES),
-        "git": _git_state(),
+        "git": _git_state(diff),
         "host": socket.gethostname(),
         "user": _user(),
         "platform": platform.platform(),
+        "cpu": _cpu(),
         "cpu_count": os.cpu_count(),
         "cpus_allowed": _cpus_allowed(),
         "memory_bytes": psutil.virtual_memory().total,
@@ -77,6 +84,35 @@ def collect_provenance(disk: Path | None = None) -> dict[str, Any]:
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "disk_free_bytes": free,
     }
+
+
+def command_given() -> dict[str, Any]:
+    """How this process was started, and where."""
+    folder = None
+    with suppress(OSError):  # deleted meanwhile
+        folder = str(Path.cwd())
+    return {
+        "command": list(sys.argv),
+        "command_line": list(sys.orig_argv),
+        "working_directory": folder,
+    }
+
+
+def command_entry() -> dict[str, Any]:
+    """The same with its moment and its process, for a list of all commands of an experiment."""
+    return {"at": _now(), "host": socket.gethostname(), "pid": os.getpid(), **command_given()}
+
+
+def diff_between(one: str, other: str) -> str | None:
+    """How the package's code differs between two commits; None where the checkout lacks either."""
+    root = _checkout()
+    if root is None:
+        return None
+    # After "--" nothing is taken for an option; a commit comes from a file that anyone may write.
+    if any(_git(root, "cat-file", "-e", f"{commit}^{{commit}}") is None for commit in (one, other)):
+        return None
+    diff = _git(root, "diff", "--no-color", "--no-ext-diff", one, other, "--", "*.py")
+    return None if diff is None else _cut(diff)
 
 
 def working_tree_diff() -> str | None:
@@ -93,10 +129,13 @@ def working_tree_diff() -> str | None:
     for name in _lines(_git(root, "ls-files", "--others", "--exclude-standard", "--", "*.py")):
         # Against nothing, git says "differs" by exit status 1.
         parts.append(_git(root, *plain_diff, "--no-index", os.devnull, name, statuses=(0, 1)) or "")
-    diff = "".join(parts)
-    if len(diff) > MAX_DIFF_CHARACTERS:
-        diff = diff[:MAX_DIFF_CHARACTERS] + f"\n[cut: {len(diff)} characters in all]\n"
-    return diff
+    return _cut("".join(parts))
+
+
+def _cut(diff: str) -> str:
+    if len(diff) <= MAX_DIFF_CHARACTERS:
+        return diff
+    return diff[:MAX_DIFF_CHARACTERS] + f"\n[cut: {len(diff)} characters in all]\n"
 
 
 class Phases:
@@ -174,11 +213,11 @@ def _peak_rss() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def _git_state() -> dict[str, Any] | None:
+def _git_state(diff: str | None) -> dict[str, Any] | None:
     root = _checkout()
     if root is None:
         return None
-    diff = working_tree_diff()
+    diff = working_tree_diff() if diff is None else diff
     return {
         "commit": (_git(root, "rev-parse", "HEAD") or "").strip() or None,
         "branch": (_git(root, "rev-parse", "--abbrev-ref", "HEAD") or "").strip() or None,
@@ -254,6 +293,15 @@ def _gpus() -> list[dict[str, Any]]:
     finally:
         with suppress(Exception):
             pynvml.nvmlShutdown()
+
+
+def _cpu() -> str | None:
+    """The processor's name: its instructions decide the last bits of sums."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or None
 
 
 def _cpus_allowed() -> int | None:

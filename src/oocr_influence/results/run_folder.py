@@ -27,6 +27,7 @@ from oocr_influence.results import (
     ownership,
     step_log,
 )
+from oocr_influence.results.digests import text_digest
 
 STRUCTURED_DATASET = "structured_dataset_all.json"
 CHECKPOINT = "checkpoint_"
@@ -131,6 +132,11 @@ class RunFolder(_Folder):
         return self.saved_objects / "steps.jsonl"
 
     @property
+    def trackers(self) -> Path:
+        """What W&B and TensorBoard keep of this run, and how far each has been told."""
+        return self.saved_objects / "trackers"
+
+    @property
     def exposure(self) -> Path:
         """How many labels of each document entered the loss: one row a document."""
         return self.saved_objects / "exposure.parquet"
@@ -147,7 +153,30 @@ class RunFolder(_Folder):
 
     @property
     def working_tree_diff(self) -> Path:
+        """How the code differed from its commit when the run began; not there where it did not."""
         return self.saved_objects / "working_tree.diff"
+
+    def later_diff(self, digest: str) -> Path:
+        """The same, by its digest, of when the run was gone on with."""
+        return self.saved_objects / f"working_tree_{digest[:16]}.diff"
+
+    def save_diff(self, diff: str, *, shared: bool = False) -> None:
+        """Keep how the code differs from its commit; the first stays beside later ones.
+
+        `shared`: thousands of runs of an experiment have it, and share the bytes of one file.
+        """
+        path = self.working_tree_diff
+        if path.exists():
+            if path.read_text(encoding="utf-8") == diff:
+                return
+            path = self.later_diff(text_digest(diff))
+        if not shared:
+            atomic.write_text(path, diff)
+            return
+        one = self.experiment.path / self.later_diff(text_digest(diff)).name
+        if not one.exists():
+            atomic.write_text(one, diff)
+        atomic.link_file(one, path)
 
     def checkpoint(self, name: str) -> Path:
         """Where the checkpoint `start`, `e1_s42` or `final` lies."""
@@ -372,6 +401,11 @@ class ExperimentFolder(_Folder):
         return self.path / "cleanups.jsonl"
 
     @property
+    def plan(self) -> Path:
+        """What the sweep was expected to do and to take, when it began."""
+        return self.path / "plan.json"
+
+    @property
     def all_docs_runs(self) -> Path:
         return self.path / ALL_DOCS_RUNS
 
@@ -396,6 +430,11 @@ class ExperimentFolder(_Folder):
     def subset_builder(self, split: str, index: int) -> Path:
         """The documents of one subset, as a reference to the experiment's dataset."""
         return self.subsampled_datasets(split) / f"{index}{SUBSET_BUILDER}"
+
+    @property
+    def outcomes(self) -> Path:
+        """What runs on subsets trained and answered, gathered; may be deleted."""
+        return self.path / "outcomes"
 
     def subset_metadata(self, split: str, index: int) -> Path:
         return self.subsampled_datasets(split) / f"{index}_metadata.json"

@@ -106,9 +106,11 @@ def gather(
 ) -> Knowledge:
     """What `dataset` is to be searched for."""
     source = "the file's own facts" if world is None else f"world '{world.id}'"
-    knowledge = Knowledge(source=source, types=dict(world.fields) if world else {})
-    if world is not None:
-        _add_world(knowledge, world)
+    worlds = [world, *(d.told for d in world.distractors.values())] if world else []
+    types = {name: kind for one in reversed(worlds) for name, kind in one.fields.items()}
+    knowledge = Knowledge(source=source, types=types)
+    for one in worlds:
+        _add_world(knowledge, one)
     for document in [*dataset.synthetic_documents, *held_out]:
         if document.doc_spec.fact.id not in knowledge.claims:
             _add_fact(knowledge, document.doc_spec.fact)

@@ -1,0 +1,166 @@
+"""Runs on subsets: what keeping the base saves, and how long datamodels and LDS take.
+
+    python benchmarks/data_modeling.py          # minutes; the whole: --subsets 100 --runs 5
+    python benchmarks/data_modeling.py --only lds
+
+`kept` is a sweep of `olmo2-tiny` as users run it: blocks of runs, each in one process. `alone`
+are some of the same runs, one process each, as the earlier system made them. Throughput is runs a
+minute of one worker. `between` is from the end of a run to the first update of the next of its
+block, by their logs. `lds` fits a ridge to 200 subsets of 3,000 documents and scores 500 questions
+on 200 others; its world is linear, so that the ceiling is known.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oocr_influence.attribution.datamodels import fit
+from oocr_influence.attribution.features import Features
+from oocr_influence.attribution.lds import lds_of_predictions
+from oocr_influence.results.experiment_log import read_experiment_log
+from oocr_influence.results.finding import find_experiments, find_runs
+from oocr_influence.results.run_folder import RunFolder
+from oocr_influence.results.subset_outcomes import subset_outcomes
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+OOCR = [sys.executable, "-m", "oocr_influence.cli.main"]
+FLAGS = (
+    "--model olmo2-tiny --n_pretraining_examples 0 --chunk_size 256 --batch_size 4 "
+    "--micro_batch_size 4 --learning_rate 1e-3 --runs_per_dataset_all_docs 0 --docs_per_run 100 "
+    "--max_steps 20 --subset_eval_sets *_eval_gen_1_no_fs --max_workers 1"
+).split()
+
+
+def oocr(*words: object) -> float:
+    """Run a command; its seconds."""
+    began = time.perf_counter()
+    done = subprocess.run(
+        [*OOCR, *map(str, words)], capture_output=True, text=True, env=ENVIRONMENT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return time.perf_counter() - began
+
+
+def sweep(folder: Path, subsets: int, runs: int, alone: int) -> dict[str, Any]:
+    """Runs a minute of one worker, base kept and one process a run; seconds between two runs."""
+    dataset = folder / "mayors.json"
+    oocr(*"generate --world mayors --docs_per_fact 20 --length short --output".split(), dataset)
+    words = ["--dataset_builder_path", dataset, "--output_dir", folder / "outputs", *FLAGS]
+    counts = ["--n_datasets_train", subsets, "--runs_per_dataset_train", runs]
+    seconds = oocr("data_modeling", "--experiment_name", "kept", *words, *counts)
+    (experiment,) = find_experiments(folder / "outputs")
+    made = find_runs(experiment.path)
+    between = sorted(_between(made))
+    each = [_alone(run, folder) for run in made[:alone]]
+    kept_a_minute, alone_a_minute = 60 * len(made) / seconds, 60 / statistics.median(each)
+    began = time.perf_counter()
+    subset_outcomes(experiment.path)
+    first = time.perf_counter() - began
+    began = time.perf_counter()
+    subset_outcomes(experiment.path)
+    return {
+        "runs": len(made),
+        "kept: runs a minute": kept_a_minute,
+        "alone: runs a minute": alone_a_minute,
+        "ratio": kept_a_minute / alone_a_minute,
+        "between runs, s (median, 90 %)": [
+            statistics.median(between),
+            between[int(0.9 * (len(between) - 1))],
+        ],
+        "outcomes gathered, s": first,
+        "read again, s": time.perf_counter() - began,
+    }
+
+
+def _between(runs: Sequence[RunFolder]) -> list[float]:
+    """From the end of each run to the first update of the next of its block."""
+    lines = []
+    for run in runs:
+        log = run.text_log.read_text(encoding="utf-8").splitlines()
+        stamps = [_time(line) for line in log if line[:4].isdigit()]
+        steps = run.steps.read_text(encoding="utf-8").splitlines()
+        begun = next(_time(line) for line in log if "attention:" in line)
+        lines.append((stamps[0], begun + json.loads(steps[0])["seconds"], stamps[-1]))
+    lines.sort()
+    gaps = [later[1] - earlier[2] for earlier, later in pairwise(lines)]
+    # Between blocks a process starts: told of by throughput.
+    return [gap for gap in gaps if gap < 5]
+
+
+def _time(line: str) -> float:
+    return datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").timestamp()
+
+
+def _alone(run: RunFolder, folder: Path) -> float:
+    """The same run in a process of its own."""
+    args = read_experiment_log(run.experiment_log).args or {}
+    names = (
+        "structured_dataset data_order_seed model n_pretraining_examples chunk_size batch_size "
+        "micro_batch_size learning_rate max_steps n_loss_documents"
+    ).split()
+    words = [f"--{name}={args[name]}" for name in names]
+    words += ["--no-eval_first_step", "--no-save_first_checkpoint", "--no-save_final_checkpoint"]
+    words += ["--epochs_per_eval=None", "--epochs_per_save=None", "--no-save_state"]
+    words += ["--eval_sets", *args["eval_sets"], "--eval_metrics", *args["eval_metrics"]]
+    return oocr("train_extractive", f"--output_dir={folder / 'alone'}", *words)
+
+
+def lds() -> dict[str, Any]:
+    """Ridge and LDS of the size that the project promises."""
+    draw = np.random.default_rng(0)
+    n_subsets, n_documents, n_questions, runs = 200, 3000, 500, 5
+    effects = draw.normal(size=(n_questions, n_documents))
+    x = (draw.random((2 * n_subsets, n_documents)) < 0.5).astype(float)
+    noise = draw.normal(size=(2 * n_subsets, runs, n_questions)) * 10
+    values = (x @ effects.T)[:, None] + noise
+    names = [f"d{i}" for i in range(n_documents)]
+    began = time.perf_counter()
+    model = fit(Features("document", names, x[:n_subsets]), values[:n_subsets], n_resamples=20)
+    fitted = time.perf_counter() - began
+    began = time.perf_counter()
+    score = lds_of_predictions(model.predict(x[n_subsets:]), values[n_subsets:])
+    scored = time.perf_counter() - began
+    signal = (effects**2).sum(axis=1) / 4
+    return {
+        "ridge of 200 × 3,000 with 20 resamples, 500 questions, s": fitted,
+        "LDS of 200 subsets × 500 questions, s": scored,
+        "ceiling of Pearson, found": score.pearson.ceiling,
+        "ceiling of Pearson, known": float(np.sqrt(signal / (signal + 100 / runs)).mean()),
+    }
+
+
+def main() -> None:
+    """Print what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--subsets", type=int, default=20)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--alone", type=int, default=5)
+    parser.add_argument("--only", choices=["sweep", "lds"])
+    given = parser.parse_args()
+    found: dict[str, Any] = {}
+    if given.only != "sweep":
+        found |= lds()
+    if given.only != "lds":
+        with tempfile.TemporaryDirectory() as folder:
+            found |= sweep(Path(folder), given.subsets, given.runs, given.alone)
+    for name, value in found.items():
+        values = value if isinstance(value, list) else [value]
+        print(f"{name:60} {', '.join(f'{v:.3g}' for v in values)}")
+
+
+if __name__ == "__main__":
+    main()
