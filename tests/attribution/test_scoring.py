@@ -144,6 +144,19 @@ def test_questions_that_only_one_of_them_has_are_left_out(effects):
         lds_of_methods(table, none)
 
 
+def test_questions_that_some_runs_did_not_answer_are_left_out(effects):
+    draw = np.random.default_rng(4)
+    table = made_table({"truth": effects})
+    outcomes = made_outcomes(table, effects, half_of(20, N_D, draw), draw)
+    values = outcomes.values("logprob").copy()
+    values[3, 1, 2] = np.nan  # one question of one run
+    values[5, 0] = np.nan  # a run that has not completed: nothing of its subset's others is lost
+    holed = replace(outcomes, metrics={"logprob": values})
+    score = next(s.score for s in lds_of_methods(table, holed) if s.kind == "all")
+    assert score.n_questions == N_Q - 1
+    assert score.spearman.mean > 0.9
+
+
 def test_what_would_mislead_is_refused(effects):
     draw = np.random.default_rng(3)
     table = made_table({"truth": effects})

@@ -209,7 +209,7 @@ def test_the_shell_finds_both_commands(tmp_path):
         (("--split", "train"), "--split goes with --outcomes"),
         (("--at", "0"), "at least 1 document"),
         ((), "about.json is not there"),
-        (("--outcomes", "nowhere"), "no outcomes of subsets"),
+        (("--outcomes", "nowhere"), "nowhere"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(tmp_path, words, fault):

@@ -140,9 +140,10 @@ def lds_of_methods(
 ) -> list[MethodLDS]:
     """The LDS of every method, over all questions and by kind, on these subsets.
 
-    Documents are the same where id and occurrence are, questions where set and index are. Raises
-    ValueError where a document that the subsets differ in has no score, where they share no
-    question, and for a metric that falls where an answer is known better.
+    Documents are the same where id and occurrence are, questions where set and index are; those
+    that not every completed run answered are left out. Raises ValueError where a document that the
+    subsets differ in has no score, where no question is left, and for a metric that falls where an
+    answer is known better.
     """
     if any(word in metric for word in FALLING):
         raise ValueError(
@@ -150,8 +151,10 @@ def lds_of_methods(
             "it: take logprob, prob, softmargin or accuracy"
         )
     trained_SD = _trained(table, outcomes)
-    pairs = _shared_questions(table, outcomes)
-    values_SKQ = np.asarray(outcomes.values(metric), np.float64)[:, :, [o for _, o in pairs]]
+    every_SKQ = np.asarray(outcomes.values(metric), np.float64)
+    answered_Q = np.asarray(np.isfinite(every_SKQ[outcomes.completed()]).all(axis=0))
+    pairs = _shared_questions(table, outcomes, answered_Q)
+    values_SKQ = every_SKQ[:, :, [o for _, o in pairs]]
     crossed = crossed_seeds(np.asarray(outcomes.seeds), values_SKQ)
     kinds = [table.queries[q]["kind"] for q, _ in pairs]
     chosen = {ALL: list(range(len(pairs)))}
@@ -195,13 +198,15 @@ def _trained(table: Attributions, outcomes: Outcomes) -> npt.NDArray[np.float64]
     return placed_SD
 
 
-def _shared_questions(table: Attributions, outcomes: Outcomes) -> list[tuple[int, int]]:
+def _shared_questions(
+    table: Attributions, outcomes: Outcomes, answered_Q: npt.NDArray[np.bool_]
+) -> list[tuple[int, int]]:
     """Places in the table and in the outcomes of the questions that both have."""
     asked = {(row["set"], row["index"]): o for o, row in enumerate(outcomes.questions)}
     pairs = [
         (q, asked[row["set"], row["index"]])
         for q, row in enumerate(table.queries)
-        if (row["set"], row["index"]) in asked
+        if (row["set"], row["index"]) in asked and answered_Q[asked[row["set"], row["index"]]]
     ]
     if not pairs:
         raise ValueError("the scores and the outcomes have no question in common")

@@ -2,7 +2,7 @@
 
     oocr attribute outputs/2026_… --to scored/final
     oocr attribute outputs/2026_…/checkpoint_e1_s42 --methods gradient ekfac --to scored/e1
-    oocr attribution score scored/final --outcomes outputs/…/outcomes
+    oocr attribution score scored/final --outcomes outputs/…_subsets
 
 A score is positive where training on the document raises the log-probability of the right answer.
 How often each document was trained, TF-IDF and BM25 are always among the methods: what reads the

@@ -1,7 +1,7 @@
 """How good scores of documents are: do they find what states a fact, do they predict other runs?
 
     oocr attribution score scored/final scored/e1
-    oocr attribution score scored/final --outcomes outputs/…/outcomes --json methods.json
+    oocr attribution score scored/final --outcomes outputs/…_subsets --json methods.json
 
 Each table is a folder that `oocr attribute` wrote. Without outcomes of a subset sweep there is
 retrieval alone. docs/attribution.md says how ties, intervals and chance are counted.
@@ -28,6 +28,7 @@ from oocr_influence.results.atomic import plain, write_json
 from oocr_influence.results.attributions import Attributions
 from oocr_influence.results.intervals import Interval
 from oocr_influence.results.outcomes import Outcomes
+from oocr_influence.results.subset_outcomes import subset_outcomes
 
 
 class ScoreArguments(CommandArguments):
@@ -36,7 +37,7 @@ class ScoreArguments(CommandArguments):
     tables: list[Path] = Field(json_schema_extra={"positional": True})
     """folders that `oocr attribute` wrote"""
     outcomes: Path | None = None
-    """the folder of a subset sweep's outcomes, for the LDS"""
+    """a sweep over subsets, for the LDS: its folder, or one that Outcomes.save wrote"""
     split: Literal["test", "train"] = "test"
     """which of the sweep's subsets; what was fitted to one split is scored on the other"""
     metric: str = "logprob"
@@ -103,8 +104,9 @@ def _load(folder: Path) -> Attributions:
 
 
 def _held_out(folder: Path, split: str) -> Outcomes:
+    saved = (folder / "about.json").is_file()
     try:
-        outcomes = Outcomes.load(folder)
+        outcomes = Outcomes.load(folder) if saved else subset_outcomes(folder)
     except ValueError as error:
         raise UsageError(str(error)) from None
     chosen = outcomes.split(split)
