@@ -65,7 +65,9 @@ def store(experiment):
 def test_a_sweep_that_was_killed_at_random_leaves_the_same_store(tmp_path):
     finished(start(tmp_path / "whole", SAMPLE, *SMALL))
     (whole,) = find_experiments(tmp_path / "whole")
-    chance = random.Random(time.time_ns())
+    seed = time.time_ns()
+    print("seed", seed)
+    chance = random.Random(seed)
     process = start(tmp_path / "killed", SAMPLE, *SMALL)
     for _ in range(2):
         while not (tmp_path / "killed").is_dir() or not find_runs(tmp_path / "killed"):
