@@ -14,7 +14,9 @@ from oocr_influence.datasets.document_dataset import (
     save_structured_dataset,
     subset_id,
 )
+from oocr_influence.datasets.filtering import filter_documents
 from oocr_influence.datasets.generate import generate_dataset
+from oocr_influence.datasets.selection import select_documents
 from oocr_influence.datasets.subsets import (
     Design,
     draw_subsets,
@@ -178,6 +180,11 @@ def test_the_pretraining_documents_belong_to_every_subset_and_copies_are_told_ap
         read = load_structured_dataset(file)
     assert [d.id for d in read.synthetic_documents] == [doc_id]
     assert read.pretraining_documents == dataset.pretraining_documents
+    # The second copy is trained, and its account says so.
+    trained = select_documents(read, n_pretraining_examples=0, seed=0, packing_seed=0)
+    assert [document.key for document in trained] == [(doc_id, 1)]
+    smaller = filter_documents(read, drop_ids={read.pretraining_documents[0].id})
+    assert len(smaller.document_dataset.keys()) == len(read.document_dataset.docs) - 1
 
 
 def test_many_subsets_read_their_dataset_once_and_again_when_it_changes(written):

@@ -12,12 +12,12 @@ import gc
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, ValidationError
+from pydantic import Discriminator, Field, PrivateAttr, Tag, ValidationError
 from pydantic_core import from_json
 
 from oocr_influence.datasets.references import follow, is_reference
@@ -128,6 +128,20 @@ class DocumentDataset(Record):
     """The documents in file order."""
 
     docs: list[Document]
+    _keys: list[tuple[str, int]] | None = PrivateAttr(default=None)
+
+    def keys(self) -> list[tuple[str, int]]:
+        """(id, occurrence) of each document; in a subset as in the dataset that it is of."""
+        if self._keys is not None and [key[0] for key in self._keys] == [d.id for d in self.docs]:
+            return self._keys
+        return document_keys(self.docs)
+
+    def only(self, places: Sequence[int]) -> DocumentDataset:
+        """The documents at these places, which keep their keys."""
+        keys = self.keys()
+        subset = self.model_copy(update={"docs": [self.docs[place] for place in places]})
+        subset._keys = [keys[place] for place in places]
+        return subset
 
 
 class StructuredDataset(Record):
@@ -189,7 +203,7 @@ def load_structured_dataset(path: str | os.PathLike[str]) -> StructuredDataset:
     with _cycle_search_paused():
         raw = _parsed(path)
         if is_reference(raw):
-            subset: StructuredDataset = follow(path, raw, load_structured_dataset, document_keys)
+            subset: StructuredDataset = follow(path, raw, load_structured_dataset)
             return subset
         dataset = _checked(path, raw)
         _check_holes(path, dataset)

@@ -13,7 +13,6 @@ from typing import Any
 
 from oocr_influence.documents.document import SyntheticDocument
 
-KeysOf = Callable[[list[Any]], list[tuple[str, int]]]
 _KEYS = {"subset_of": str, "sha256": str, "synthetic_documents": list}
 # The dataset that references were last read against, with what its file was like: runs on many
 # subsets of one dataset read it once.
@@ -25,10 +24,8 @@ def is_reference(raw: Any) -> bool:
     return isinstance(raw, Mapping) and "subset_of" in raw
 
 
-def follow(path: Path, raw: Mapping[str, Any], load: Callable[[Path], Any], keys_of: KeysOf) -> Any:
-    """The dataset that the reference at `path` stands for.
-
-    `load` reads a dataset's file, and `keys_of` gives (id, occurrence) of each of its documents.
+def follow(path: Path, raw: Mapping[str, Any], load: Callable[[Path], Any]) -> Any:
+    """The dataset that the reference at `path` stands for: `load` reads a dataset's file.
 
     Raises FileNotFoundError and ValueError that say what is wrong with which of the two files.
     """
@@ -39,7 +36,7 @@ def follow(path: Path, raw: Mapping[str, Any], load: Callable[[Path], Any], keys
     if not file.is_file():
         raise FileNotFoundError(f"{path} names documents of {file}, which is not there")
     dataset = _dataset(path, file, raw["sha256"], load)
-    return _picked(path, dataset, raw["synthetic_documents"], keys_of)
+    return _picked(path, dataset, raw["synthetic_documents"])
 
 
 def _dataset(path: Path, file: Path, digest: str, load: Callable[[Path], Any]) -> Any:
@@ -58,17 +55,18 @@ def _dataset(path: Path, file: Path, digest: str, load: Callable[[Path], Any]) -
     return _last[1]
 
 
-def _picked(path: Path, dataset: Any, named: list[Any], keys_of: KeysOf) -> Any:
-    docs = dataset.document_dataset.docs
-    keys = keys_of(docs)
+def _picked(path: Path, dataset: Any, named: list[Any]) -> Any:
+    keys = dataset.document_dataset.keys()
     wanted = {(str(doc_id), int(occurrence)) for doc_id, occurrence in named}
     if missing := sorted(wanted.difference(keys)):
         doc_id, occurrence = missing[0]
         raise ValueError(f"{path}: its dataset has no document {doc_id} (occurrence {occurrence})")
     kept = [
-        document
-        for key, document in zip(keys, docs, strict=True)
+        place
+        for place, (key, document) in enumerate(
+            zip(keys, dataset.document_dataset.docs, strict=True)
+        )
         if key in wanted or not isinstance(document, SyntheticDocument)
     ]
-    documents = dataset.document_dataset.model_copy(update={"docs": kept})
-    return dataset.model_copy(update={"document_dataset": documents})
+    # A copy under an id that occurs twice stays told apart, whichever of them is here.
+    return dataset.model_copy(update={"document_dataset": dataset.document_dataset.only(kept)})

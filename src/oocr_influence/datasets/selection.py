@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from oocr_influence.datasets.document_dataset import StructuredDataset, document_keys
+from oocr_influence.datasets.document_dataset import StructuredDataset
 from oocr_influence.datasets.order import seeded_order
 from oocr_influence.documents.document import PretrainingDocument, SyntheticDocument
 
@@ -41,7 +41,7 @@ def select_documents(
     docs = dataset.document_dataset.docs
     keyed = [
         TrainingDocument(key, document)
-        for key, document in zip(document_keys(docs), docs, strict=True)
+        for key, document in zip(dataset.document_dataset.keys(), docs, strict=True)
     ]
     pretraining = [i for i, d in enumerate(keyed) if isinstance(d.document, PretrainingDocument)]
     if n_pretraining_examples is not None:

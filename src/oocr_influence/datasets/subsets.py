@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from oocr_influence.datasets.document_dataset import StructuredDataset, document_keys, subset_id
+from oocr_influence.datasets.document_dataset import StructuredDataset, subset_id
 from oocr_influence.datasets.order import seeded_order
 from oocr_influence.documents.document import SyntheticDocument
 
@@ -228,7 +228,7 @@ def reference_to(
 
     Documents are written as [id, occurrence], so that copies under one id are told apart.
     """
-    keys = document_keys(dataset.document_dataset.docs)
+    keys = dataset.document_dataset.keys()
     return {
         "subset_of": dataset_file,
         "sha256": digest,
