@@ -95,6 +95,7 @@ def wait_for(condition, seconds=90):
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_sweep_says_how_to_go_on_and_does(tmp_path, sample, small_flags, number):
     more = ["--epochs", "16", "--runs_per_dataset_all_docs", "1", "--beam_search", "never"]

@@ -439,6 +439,7 @@ def test_outputs_of_the_earlier_system_are_told_as_far_as_they_go(tmp_path):
     assert script.returncode == 1
 
 
+@pytest.mark.slow
 def test_a_grid_and_what_was_added_are_planned_again_by_the_script(tmp_path):
     """Without training: the script's sweep has jobs of the same arguments."""
     first = tmp_path / "outputs"

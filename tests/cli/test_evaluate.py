@@ -211,7 +211,7 @@ def test_a_run_that_is_deleted_meanwhile_stays_deleted(run, monkeypatch, capsys)
             ["{run}", "--checkpoints", "e9_s9"],
             "no run has a checkpoint e9_s9; there are: final, start",
         ),
-        (["{run}", "--sets", "nope*"], "--sets nope*: none of the 5 sets"),
+        (["{run}", "--sets", "nope*"], "none of the 5 eval sets is called nope*"),
         (["{run}", "--dataset", "{tmp}/no.json"], "no such file"),
         (["{run}", "--output", "x"], "--output goes with --model"),
         (["{run}", "--model", "olmo2-tiny"], "name either runs or a --model"),

@@ -135,6 +135,7 @@ def test_planned_against_actual(swept):
     assert "unknown" in text
 
 
+@pytest.mark.slow
 def test_the_next_sweep_is_planned_by_what_was_seen(swept):
     words, experiment = swept
     plan = plan_of(*words)
@@ -160,6 +161,7 @@ def test_the_next_sweep_is_planned_by_what_was_seen(swept):
     assert other["whole"]["seconds"]["value"] is None
 
 
+@pytest.mark.slow
 def test_a_probe_measures(swept, tmp_path):
     words, _ = swept
     plan = plan_of(*words, "--output_dir", tmp_path, "--epochs", "1", "--probe")

@@ -70,6 +70,7 @@ def test_a_bf16_run_says_what_rounding_took_and_verifies(tmp_path):
     assert verify_run(run, expected_of, dataset_of(run)).ok
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16_stochastic", "fp32_master"])
 def test_more_than_bf16_in_a_run_that_is_stopped_and_goes_on(tmp_path, precision):
     changes = {"precision": precision, "save_optimizer": True, "weight_decay": 0.1}

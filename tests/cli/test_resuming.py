@@ -130,6 +130,7 @@ def test_stopped_and_gone_on_with_is_the_same_run(tmp_path, whole, updates):
     assert len(resumed) == len(updates)
 
 
+@pytest.mark.slow
 def test_without_the_cache_the_untouched_model_is_asked_again(tmp_path, whole):
     folder = stop_and_go_on(arguments(tmp_path, eval_cache=False), 6)
     check_same(folder, whole)
@@ -138,6 +139,7 @@ def test_without_the_cache_the_untouched_model_is_asked_again(tmp_path, whole):
     assert phases["evaluate"]["count"] == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["stream_checkpoint", "evaluate", "write_evaluation", "record"])
 def test_what_dies_between_two_files_goes_on(tmp_path, whole, monkeypatch, at):
     """The state is written first: what comes after it at the same step is made when going on."""

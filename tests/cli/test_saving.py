@@ -48,6 +48,7 @@ def test_only_the_last_ones_stay(tmp_path):
     assert not verify_run(run, expected_of, dataset_of(run)).ok
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_keeps_the_last_ones_too(tmp_path):
     whole = train(tmp_path / "whole", **EVERY_TWO, keep_checkpoints="1")
     args = arguments(tmp_path, **SPARE, **EVERY_TWO, keep_checkpoints="1")

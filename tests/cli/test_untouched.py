@@ -110,6 +110,7 @@ def test_runs_share_the_bytes_and_each_may_go(train_once, cache):
     assert cache.find("evaluations", next(cache.root.glob("evaluations/*/")).name) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["means.json", "records.parquet", "scores.npz"])
 def test_a_tampered_entry_is_asked_anew(train_once, passes, cache, what):
     train_once(**BRIEF)
@@ -160,6 +161,7 @@ def test_scores_are_those_of_one_model_suite_and_precision_alone(cache):
     assert kept(model) is None
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_ask_once(tmp_path, sample):
     code = textwrap.dedent("""
         import sys, warnings

@@ -145,11 +145,11 @@ def test_a_stop_that_comes_while_a_job_is_started_reaches_it(make_job, monkeypat
     assert worker._queue.next() == job
     with subprocess.Popen(["sleep", "60"]) as sleeper:
 
-        def fork(*_):
+        def fork(*_, **__):
             worker._stop(firm=firm)  # before the child is among the running
             return sleeper.pid
 
-        monkeypatch.setattr(worker, "_fork", fork)
+        monkeypatch.setattr("launcher.worker.fork_job", fork)
         worker._start(job, worker._lease())
         with suppress(subprocess.TimeoutExpired):
             sleeper.wait(5)

@@ -55,6 +55,7 @@ def test_the_card_is_that_of_the_shipped_weights():
     }
 
 
+@pytest.mark.slow
 def test_no_wording_of_a_question_is_a_built_in_worlds():
     assert set(invention.HELD_OUT) <= set(built_in_worlds())
     held_out = {
