@@ -7,6 +7,7 @@
 # make engines     what the tests of the Slurm and Ray engines start: both, into .venv
 # make browser     what the tests of pages open them in: Playwright and Chromium, into .venv
 # make lora        what --lora_rank takes: peft and accelerate
+# make ekfac       what oocr attribute --methods ekfac bergson takes: both libraries
 # make trackers    what --logging_type wandb,tensorboard takes
 # Each makes .venv first, from requirements.lock.
 
@@ -20,7 +21,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Slow tests that need the machine for themselves: they look at processes and at the clock.
 ONE_BY_ONE := tests/engines tests/slow/test_faults.py tests/slow/test_sweeps.py
 
-.PHONY: install smollm2 lora engines browser trackers replicate test check slow soak gpu format lock clean
+.PHONY: install smollm2 lora ekfac engines browser trackers replicate test check slow soak gpu format lock clean
 install: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
@@ -43,6 +44,13 @@ lora: .venv/lora
 # All that they need beside these two is in requirements.lock.
 .venv/lora: .venv/installed requirements-lora.lock
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-lora.lock
+	@touch $@
+
+ekfac: .venv/ekfac
+
+# Without dependencies: both name torchvision, whose usual build breaks transformers here.
+.venv/ekfac: .venv/installed requirements-ekfac.lock
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-ekfac.lock
 	@touch $@
 
 trackers: .venv/trackers
@@ -76,7 +84,7 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 -q -m "not slow and not gpu" --timeout 120 tests/test_architecture.py tests/universe tests/training tests/results
 
-slow: install smollm2 lora engines browser
+slow: install smollm2 lora ekfac engines browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not gpu" $(ONE_BY_ONE:%=--ignore %)
 	$(BIN)/python -m pytest -m "slow and not gpu" $(ONE_BY_ONE)
 

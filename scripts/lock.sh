@@ -41,6 +41,8 @@ resolve requirements.lock $base lora
 added > requirements-lora.lock
 resolve requirements.lock $base ray
 added > requirements-engines.lock
+resolve requirements.lock $base ekfac
+{ added; echo "kronfluence==1.0.1"; echo "bergson==2.5.1"; } | sort > requirements-ekfac.lock
 resolve requirements.lock $base browser
 added > requirements-browser.lock
 resolve requirements.lock $base wandb tensorboard

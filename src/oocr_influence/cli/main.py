@@ -43,6 +43,8 @@ COMMANDS = {
     "retry": ("RetryArguments", "have failed runs tried again"),
     "gpus": ("GpusArguments", "who has this machine's GPUs, and who waits for one"),
     "worker": ("WorkerArguments", "join a sweep from any machine that sees its folder"),
+    "attribute": ("AttributeArguments", "score a run's documents for each question, by methods"),
+    "attribution score": ("ScoreArguments", "which methods find the documents, and predict runs"),
     "results": ("ResultsArguments", "everything that runs answered, in SQL, CSV or Parquet"),
     "report": ("ReportArguments", "what runs learned, as one page that opens in any browser"),
     "view": ("ViewArguments", "the same page, live in a browser while a sweep runs"),

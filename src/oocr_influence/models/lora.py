@@ -97,6 +97,11 @@ def n_trained(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
+def adapter_parameters(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
+    """The adapter's own parameters with their names, trained or just loaded."""
+    return [(name, p) for name, p in model.named_parameters() if ".lora_" in name]
+
+
 def save_adapter(model: Any, folder: Path) -> None:
     """Write the adapter as peft does, and what it belongs to.
 

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,7 +71,7 @@ def collect_provenance(disk: Path | None = None, *, diff: str | None = None) -> 
         "collected": _now(),
         **command_given(),
         "python": platform.python_version(),
-        "libraries": {name: _version(name) for name in LIBRARIES},
+        "libraries": installed(LIBRARIES),
         "git": _git_state(diff),
         "host": socket.gethostname(),
         "user": _user(),
@@ -253,6 +253,11 @@ def _git(folder: Path, *words: str, statuses: tuple[int, ...] = (0,)) -> str | N
 
 def _lines(text: str | None) -> list[str]:
     return (text or "").splitlines()
+
+
+def installed(names: Iterable[str]) -> dict[str, str | None]:
+    """Versions of these packages; None for one that is not there."""
+    return {name: _version(name) for name in names}
 
 
 def _version(name: str) -> str | None:
