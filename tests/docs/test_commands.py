@@ -1,8 +1,9 @@
 """What pages mark as runnable runs, in the order of the page, in one empty folder.
 
-`<!-- runnable -->` before a block of bash or Python: it takes seconds. `<!-- runnable: slow -->`: it
-takes longer. `<!-- prints -->` before a block: the one above it prints these lines; `…` stands for
-others. A page's blocks up to its first slow one are run by every test run, all of them by `make slow`.
+`<!-- runnable -->` before a block of bash or Python: it takes seconds. `<!-- runnable: slow -->`:
+it takes longer. `<!-- prints -->` before a block: the one above it prints these lines, and `…`
+stands for others. Of each page every test run takes the blocks up to the first slow one, and
+`make slow` all.
 """
 
 import os
@@ -16,7 +17,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-MARKED = re.compile(r"^<!-- (runnable|runnable: slow|prints) -->\n```(\w*)\n(.*?)^```$", re.M | re.S)
+MARKED = re.compile(
+    r"^<!-- (runnable|runnable: slow|prints) -->\n```(\w*)\n(.*?)^```$", re.M | re.S
+)
 ANY_MARK = re.compile(r"^<!-- (?:runnable|prints)", re.M)
 
 
