@@ -32,7 +32,7 @@ those of a sweep in [sweeps.md](sweeps.md), keys of a world in [worlds.md](world
 
 - Underscores or dashes: `--batch_size 4`, `--batch-size 4`, `--batch_size=4`. Only whole names
   count; a name that is unknown is an error which says the nearest one.
-- What is true or false: `--dry_run`, `--no-dry_run`, `--dry_run False`.
+- What is true or false (bool): `--dry_run`, `--no-dry_run`, `--dry_run False`.
 - `None` is a value like another, where the type names it: `--max_grad_norm None`.
 - Lists: with commas, as repeated words, or as JSON: `--eval_sets a,b`, `--eval_sets a b`,
   `--eval_sets '["a", "b"]'`.
@@ -102,13 +102,20 @@ def _table(flags: list[Flag]) -> str:
     for flag in flags:
         default = "–" if flag.default is None else f"`{flag.default or EMPTY}`"
         cells = [
-            " ".join(f"`{way}`" for way in flag.written.split(" / ")),
+            _written(flag),
             flag.type.replace("|", ", "),
             "**required**" if flag.required else _cell(default),
             _cell(_prose(" ".join(flag.meaning.split()))),
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join([*rows, ""])
+
+
+def _written(flag: Flag) -> str:
+    """Its names; `--no-x` only where it says anything else than the default does."""
+    off = flag.type == "bool" and flag.default == "False"
+    ways = [w for w in flag.written.split(" / ") if not (off and w.startswith("--no-"))]
+    return " ".join(f"`{way}`" for way in ways)
 
 
 def _cell(text: str) -> str:
