@@ -162,8 +162,9 @@ def _read_words(
             flag, has_value, value = word[2:].partition("=")
             name = flag.replace("-", "_")
             current = None
-            if name.startswith("no_") and name not in fields and _is_bool(fields.get(name[3:])):
-                given[name[3:]] = ["False"]
+            denied = _field_name(name.removeprefix("no_"), arguments)
+            if name.startswith("no_") and name not in fields and _is_bool(fields.get(denied)):
+                given[denied] = ["False"]
             elif _field_name(name, arguments) in fields or name == "config":
                 current = _field_name(name, arguments)
                 given.setdefault(current, []).extend([value] if has_value else [])
@@ -303,7 +304,9 @@ def _type_name(annotation: Any) -> str:
 
 
 def _described(name: str, field: FieldInfo) -> Flag:
-    flag = f"--{name} / --no-{name}" if _is_bool(field) else _flag(name, field)
+    flag = _flag(name, field)
+    if _is_bool(field):
+        flag = f"{flag} / --no-{flag.removeprefix('--')}"
     known = not field.is_required() and field.default is not PydanticUndefined
     return Flag(
         name=name,
