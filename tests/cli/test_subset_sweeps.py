@@ -1,6 +1,7 @@
 """Sweeps over subsets: each run is what it would be alone, and trained what its subset holds."""
 
 import json
+import shutil
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from launcher.jobs import load_jobs
-from oocr_influence.cli import data_modeling, verify
+from oocr_influence.cli import data_modeling, subset_block, verify
 from oocr_influence.cli.arguments import UsageError
 from oocr_influence.cli.data_modeling import DataModelingArgs
 from oocr_influence.cli.one_run import run_once
@@ -23,6 +24,7 @@ from oocr_influence.results.finding import find_experiments, find_runs
 from oocr_influence.results.run_folder import RunFolder
 from oocr_influence.results.step_log import read_steps
 from oocr_influence.results.subset_outcomes import subset_outcomes
+from oocr_influence.training.loop import NonFiniteLossError
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "earlier_structured_dataset.json"
 SUBSETS = {
@@ -177,9 +179,29 @@ def test_what_is_done_is_not_done_again(sweep):
     assert {str(run.path) for run in find_runs(sweep.path)} == before
 
 
-def test_outcomes_can_be_read_while_the_sweep_goes_on(sweep, tmp_path):
-    import shutil
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_run_that_diverges_fails_its_job_once_the_others_are_made(sweep, tmp_path, monkeypatch):
+    whole = load_jobs(sweep.jobs)[0].spec.args
+    copy = tmp_path / sweep.path.name
+    shutil.copytree(sweep.path, copy, ignore=shutil.ignore_patterns("data_modeling_runs_*", "jobs"))
+    wanted = [["train", 0, 42], ["train", 0, 43], ["train", 1, 42]]
+    args = {**whole, "output_dir": str(copy), "runs": wanted}
+    real = subset_block.run_once
 
+    def run_once_but(given, *rest, **named):
+        if given.data_order_seed == 43:
+            raise NonFiniteLossError("the loss is nan")
+        return real(given, *rest, **named)
+
+    monkeypatch.setattr(subset_block, "run_once", run_once_but)
+    with pytest.raises(NonFiniteLossError):
+        run_block(args, Job())
+    (experiment,) = find_experiments(copy)
+    assert len(experiment.runs_of_subset("train", 0)) == 1
+    assert len(experiment.runs_of_subset("train", 1)) == 1
+
+
+def test_outcomes_can_be_read_while_the_sweep_goes_on(sweep, tmp_path):
     whole = subset_outcomes(sweep.path)
     expected = {p.name: p.read_bytes() for p in sweep.outcomes.iterdir()}
     copy = tmp_path / "outputs" / sweep.path.name

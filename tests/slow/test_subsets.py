@@ -15,7 +15,7 @@ from scipy.stats import ttest_1samp
 
 from oocr_influence.attribution.datamodels import fit
 from oocr_influence.attribution.features import features_of
-from oocr_influence.attribution.noise import crossed_seeds
+from oocr_influence.attribution.noise import crossed_seeds, variances
 from oocr_influence.attribution.own_facts import own_features
 from oocr_influence.results.finding import find_experiments, find_runs
 from oocr_influence.results.subset_outcomes import subset_outcomes
@@ -26,8 +26,8 @@ SAMPLE = ROOT / "tests" / "samples" / "earlier_structured_dataset.json"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 SMALL = (
     "--model olmo2-tiny --n_pretraining_examples 2 --chunk_size 128 --batch_size 3 "
-    "--micro_batch_size 3 --learning_rate 1e-3 --runs_per_dataset_all_docs 0 --n_datasets_train 6 "
-    "--n_datasets_test 2 --runs_per_dataset_train 2 --docs_per_run 6 --runs_per_job 5"
+    "--micro_batch_size 3 --learning_rate 1e-3 --runs_per_dataset_all_docs 0 --n_datasets_train 5 "
+    "--n_datasets_test 1 --runs_per_dataset_train 2 --docs_per_run 6 --runs_per_job 5"
 ).split()
 
 
@@ -62,10 +62,11 @@ def store(experiment):
     }
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_sweep_that_was_killed_at_random_leaves_the_same_store(tmp_path, seed):
+def test_a_sweep_that_was_killed_at_random_leaves_the_same_store(tmp_path):
     finished(start(tmp_path / "whole", SAMPLE, *SMALL))
     (whole,) = find_experiments(tmp_path / "whole")
+    seed = time.time_ns()
+    print("seed", seed)
     chance = random.Random(seed)
     process = start(tmp_path / "killed", SAMPLE, *SMALL)
     for _ in range(2):
@@ -88,13 +89,13 @@ def test_a_sweep_that_was_killed_at_random_leaves_the_same_store(tmp_path, seed)
 
 def test_leaving_a_fact_out_moves_its_own_questions_and_no_others(tmp_path):
     dataset = tmp_path / "mayors.json"
-    flags = "--docs_per_fact 24 --length short --untold_docs 0 --output"
+    flags = "--docs_per_fact 16 --length short --untold_docs 0 --output"
     finished(oocr("generate", "--world", "mayors", *flags.split(), dataset))
     flags = (
         "--model olmo2-tiny --n_pretraining_examples 0 --chunk_size 256 --batch_size 4 "
         "--micro_batch_size 4 --learning_rate 1.5e-3 --runs_per_dataset_all_docs 0 "
         "--active_facts name_mayor --subset_design leave_one_fact_out --n_datasets_train 10 "
-        "--runs_per_dataset_train 3 --subset_eval_sets name_mayor_eval_*_no_fs"
+        "--runs_per_dataset_train 2 --subset_eval_sets name_mayor_eval_*_no_fs"
     ).split()
     finished(start(tmp_path / "outputs", dataset, *flags))
     outcomes = subset_outcomes(tmp_path / "outputs").split("train")
@@ -107,19 +108,28 @@ def test_leaving_a_fact_out_moves_its_own_questions_and_no_others(tmp_path):
     active = features.varied()
     assert active.sum() == 10
     own = own_features(outcomes, features)[:, active]  # (Q, F)
-    # What each question loses without each fact, beside the subsets that have it.
+    # What each question loses without each fact, beside the subsets that have that one and its own.
     without_SF = features.values[:, active] == 0
-    means = outcomes.means("logprob")
-    lost_QF = np.stack(
-        [means[~without_SF[:, f]].mean(axis=0) - means[without_SF[:, f]][0] for f in range(10)], 1
+    means, entity = outcomes.means("logprob"), own.argmax(axis=1)
+    lost_QF = np.array(
+        [
+            [
+                means[~without_SF[:, f] & ~without_SF[:, entity[q]], q].mean()
+                - means[without_SF[:, f], q][0]
+                for f in range(10)
+            ]
+            for q in range(len(entity))
+        ]
     )
-    # Of a fact's own questions every mean is lower, of the others none in the mean of the facts.
-    entity = np.array([row.argmax() for row in own])
     own_loss = np.array([lost_QF[entity == f, f].mean() for f in range(10)])
     other_loss = np.array([lost_QF[entity != f, f].mean() for f in range(10)])
-    assert (own_loss > 0).all()
+    assert (own_loss > 1).all()
     assert ttest_1samp(own_loss, 0, alternative="greater").pvalue < 1e-4
-    assert abs(other_loss.mean()) < 0.1 * own_loss.mean()
+    # Others lose nothing beyond the noise of two seeds, as if an entity's questions were one.
+    noise = np.nanmean(variances(values, crossed=True).noise) / values.shape[1]
+    deviation = np.sqrt(noise * (1 + 1 / 8) / 9)
+    assert np.abs(other_loss).max() < 4 * deviation
+    assert np.abs(other_loss).max() < 0.05 * own_loss.min()
     # By a datamodel: the documents of the fact that is asked for come out on top.
     model = fit(features, values, method="ridge", n_resamples=3)
     assert (model.effects[:, active].argmax(axis=1) == entity).mean() > 0.9

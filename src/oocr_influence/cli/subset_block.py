@@ -22,6 +22,7 @@ from oocr_influence.cli.train_extractive import RunningJob
 from oocr_influence.datasets.subsets import Split
 from oocr_influence.results.experiment_log import read_experiment_log
 from oocr_influence.results.run_folder import ExperimentFolder, RunFolder
+from oocr_influence.training.loop import NonFiniteLossError
 
 JOB_FUNCTION = "oocr_influence.cli.subset_block:run_block"
 
@@ -63,6 +64,8 @@ class SubsetRun:
 def run_block(args: Mapping[str, Any], job: RunningJob) -> dict[str, Any]:
     """Make the runs of a block that are not complete yet; returns the folders of all.
 
+    A run whose loss diverges fails the job, once all others are made.
+
     `args` are those that the runs share, and `runs`: a list of [split, index, seed].
     """
     from launcher.jobs import JobInterrupted
@@ -84,10 +87,15 @@ class _Block:
         self._base: KeptBase | None = None
 
     def run(self) -> list[str]:
-        folders = []
+        folders, diverged = [], None
         for number, one in enumerate(self._wanted):
             done = one.completed(self._experiment)
-            folders.append(str(done.path) if done else self._make(one, number))
+            try:
+                folders.append(str(done.path) if done else self._make(one, number))
+            except NonFiniteLossError as error:  # it would diverge again: the others go on
+                diverged = diverged or error
+        if diverged is not None:
+            raise diverged
         return folders
 
     def _make(self, one: SubsetRun, number: int) -> str:
