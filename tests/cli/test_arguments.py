@@ -62,6 +62,14 @@ def test_a_flag_whose_name_models_need_themselves_is_written_plainly(tmp_path):
         parse(Arguments, ["--jsn", "x"])
 
 
+def test_such_a_flag_may_be_a_switch():
+    class Switched(CommandArguments):
+        json_: bool = True
+
+    assert parse(Switched, ["--no-json"]).json_ is False
+    assert "\n--json / --no-json  (bool" in help_text(Switched, "")
+
+
 def test_all_faults_in_one_message_with_the_nearest_flag():
     with pytest.raises(UsageError) as error:
         parse(Arguments, "--epoch 3 --limit many --epochs 0 --save_it=maybe".split())

@@ -24,6 +24,7 @@ import textwrap
 import types
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TextIO, TypeVar, Union, get_args, get_origin
 
@@ -102,20 +103,33 @@ def parse(arguments: type[A], words: Sequence[str]) -> A:
     return parsed
 
 
+@dataclass(frozen=True)
+class Flag:
+    """A field as a person writes it; `default` is None where there is none to tell."""
+
+    name: str
+    written: str
+    type: str
+    default: str | None
+    required: bool
+    meaning: str
+
+
+def flags_of(arguments: type[CommandArguments]) -> list[Flag]:
+    """The flags of a command, in the order of its fields."""
+    return [_described(name, field) for name, field in arguments.model_fields.items()]
+
+
 def help_text(arguments: type[CommandArguments], doc: str) -> str:
     """What the command does, then a paragraph a flag: type, default, meaning with its unit."""
     lines = [doc.strip(), ""]
-    for name, field in arguments.model_fields.items():
-        flag = _flag(name, field)
-        if _is_bool(field):
-            flag = f"--{name} / --no-{name}"
-        flag = " / ".join([*_also(field), flag])
-        shown = f"{flag}  ({_type_name(field.annotation)}{_default_text(field)})"
-        lines.append(shown)
+    for flag in flags_of(arguments):
+        default = ", required" if flag.required else ""
+        if flag.default is not None:
+            default = f", default {flag.default}"
+        lines.append(f"{flag.written}  ({flag.type}{default})")
         lines.append(
-            textwrap.fill(
-                field.description or "", 96, initial_indent="    ", subsequent_indent="    "
-            )
+            textwrap.fill(flag.meaning, 96, initial_indent="    ", subsequent_indent="    ")
         )
     lines.append("--config  (path)\n    a YAML or JSON file of these names, which flags override")
     return "\n".join(lines)
@@ -148,8 +162,9 @@ def _read_words(
             flag, has_value, value = word[2:].partition("=")
             name = flag.replace("-", "_")
             current = None
-            if name.startswith("no_") and name not in fields and _is_bool(fields.get(name[3:])):
-                given[name[3:]] = ["False"]
+            denied = _field_name(name.removeprefix("no_"), arguments)
+            if name.startswith("no_") and name not in fields and _is_bool(fields.get(denied)):
+                given[denied] = ["False"]
             elif _field_name(name, arguments) in fields or name == "config":
                 current = _field_name(name, arguments)
                 given.setdefault(current, []).extend([value] if has_value else [])
@@ -288,9 +303,16 @@ def _type_name(annotation: Any) -> str:
     return " or ".join(names)
 
 
-def _default_text(field: FieldInfo) -> str:
-    if field.is_required():
-        return ", required"
-    if field.default is PydanticUndefined:
-        return ""
-    return f", default {field.default}"
+def _described(name: str, field: FieldInfo) -> Flag:
+    flag = _flag(name, field)
+    if _is_bool(field):
+        flag = f"{flag} / --no-{flag.removeprefix('--')}"
+    known = not field.is_required() and field.default is not PydanticUndefined
+    return Flag(
+        name=name,
+        written=" / ".join([*_also(field), flag]),
+        type=_type_name(field.annotation),
+        default=str(field.default) if known else None,
+        required=field.is_required(),
+        meaning=field.description or "",
+    )
