@@ -20,6 +20,7 @@ from oocr_influence.cli.run_processes import run
 from oocr_influence.cli.run_record import log_lines_to
 from oocr_influence.cli.train_extractive import RunningJob
 from oocr_influence.datasets.subsets import Split
+from oocr_influence.results.atomic import remove_folder
 from oocr_influence.results.experiment_log import read_experiment_log
 from oocr_influence.results.run_folder import ExperimentFolder, RunFolder
 from oocr_influence.training.loop import NonFiniteLossError
@@ -103,9 +104,10 @@ class _Block:
         control = self._control(number, one)
         if control.stop_requested():
             raise RunStopped(f"asked to stop before run {number + 1}", args.output_dir)
-        unfinished = find_unfinished(
-            args, self._job.has_ended, self._experiment.runs_of_subset(one.split, one.index)
-        )
+        before = self._experiment.runs_of_subset(one.split, one.index)
+        for run_folder in before:
+            _remove_unbegun(run_folder)
+        unfinished = find_unfinished(args, self._job.has_ended, before)
         if args.lora_rank is not None or args.processes > 1:
             return str(run(args, control, unfinished=unfinished)["run"])
         if self._base is None:
@@ -136,3 +138,10 @@ class _Block:
             self._job.report(told)
 
         return report
+
+
+def _remove_unbegun(run_folder: RunFolder) -> None:
+    """Remove what a run left that was killed before it had a log: an empty folder with a name."""
+    here = {path.name for path in run_folder.path.iterdir()}
+    if here <= {run_folder.owner_file.name} and run_folder.ownership()[0] == "free":
+        remove_folder(run_folder.path)
