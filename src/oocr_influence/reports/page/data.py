@@ -74,12 +74,7 @@ def page_data(
         "metrics": [metric.to_json() for metric in table.metrics if present.get(metric.key)],
         "main_metric": main.key if main else None,
         "sets": table.sets,
-        "entities": {
-            entity: asked.label(entity)
-            for group in told
-            for kind in (group["ending"] or {"kinds": []})["kinds"]
-            for entity, _ in kind["entities"]
-        },
+        "entities": {entity: asked.label(entity) for entity in _entities(told, datamodels)},
         "runs": [
             _run(run, group, number) for number, group in enumerate(groups) for run in group.runs
         ],
@@ -122,6 +117,21 @@ def _group(
         "replay": replay(group),
         "args": group.args,
     }
+
+
+def _entities(
+    groups: Sequence[Mapping[str, Any]], datamodels: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Whom figures tell of, each once."""
+    endings = [group["ending"] for group in groups if group["ending"]]
+    asked = [entity for one in endings for kind in one["kinds"] for entity, _ in kind["entities"]]
+    facts = [
+        fact["entity"]
+        for one in datamodels
+        for fact in (one.get("effects") or {}).get("facts", [])
+        if fact["entity"] is not None
+    ]
+    return list(dict.fromkeys([*asked, *facts]))
 
 
 def _chance(collected: Collected, group: Group) -> dict[str, float]:

@@ -159,7 +159,8 @@ def _names(keys: Sequence[tuple[str, str, str]]) -> dict[tuple[str, str, str], s
         if sharing[name] > 1:
             name = f"{name} ({folder.removesuffix('_' + unstamped(folder))})"
         kind = key[1].removeprefix("data_modeling_runs_")
-        names[key] = ", ".join(part for part in (name, kind, key[2]) if part)
+        name = f"{name} ({kind} subsets)" if kind else name
+        names[key] = ", ".join(part for part in (name, key[2]) if part)
     return names
 
 

@@ -1,7 +1,7 @@
 """Runs on subsets of the documents: which subset each trained, how many there are, how drawn.
 
-    subsets = subsets_of([(run.name, run.args, run.folder) for run in runs])   # None without
-    subsets.split, subsets.n, subsets.of_run["…"]
+subsets = subsets_of([(run.name, run.args, run.folder) for run in runs])   # None without
+subsets.split, subsets.n, subsets.of_run["…"]
 """
 
 from __future__ import annotations

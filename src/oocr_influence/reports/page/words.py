@@ -145,7 +145,8 @@ def _subset_sentences(group: Group) -> list[str]:
     beside = [key.replace("_", " ") for key in group.differing if key != "data_order_seed"]
     others = f" They differ in {', '.join(beside)} too." if beside else ""
     same = "" if group.subsets.runs_each[1] > 1 else " No subset has a second run."
-    return [f"{group.subsets.sentence()} Data order seeds {known}.{same}{others}"]
+    seed = "seeds" if "," in known else "seed"
+    return [f"{group.subsets.sentence()} Data order {seed} {known}.{same}{others}"]
 
 
 def _difference_sentence(group: Group) -> list[str]:
