@@ -40,6 +40,7 @@ function effectsOfFacts(host, one) {
   const { effects } = one;
   add(host, el("h3", {}, "Effects of facts"));
   if (effects.unavailable) return add(host, why("No effects", effects.unavailable));
+  effects.kinds.sort((a, b) => byKind(a.kind, b.kind));
   const rows = effects.kinds.filter((kind) => WHOSE.some(([who]) => kind[who])).flatMap((kind) => [
     { title: `${kindOf(kind.kind).label} (${plural(kind.n_questions, "question")})` },
     ...WHOSE
@@ -127,7 +128,7 @@ function noise(host, one) {
     el(
       "figcaption",
       {},
-      "Bars: the share that is due to the documents and not to the order of the data, of the median question (analysis of variance; unknown with one run a subset). " +
+      "Bars: the share that is due to the documents and not to the order of the data, of the median question (analysis of variance, an estimate below zero counted as zero; unknown with one run a subset). " +
         (one.effects.kinds.some((kind) => kind.explained !== null)
           ? "The mark: the share that a datamodel by facts (ridge) predicts of subsets that were left out. More than the bar cannot be predicted; below zero the plain mean does better."
           : ""),
@@ -175,7 +176,7 @@ function factRows(host, one) {
     el(
       "figcaption",
       {},
-      `${shown.length < facts.length ? `The ${MOST_FACTS / 2} facts with the largest and with the smallest effects of ${facts.length}; ` : ""}the short grey mark is the same fact's mean effect on questions about other entities. With so many lines, one in twenty misses the truth by chance alone.`,
+      `${shown.length < facts.length ? `The ${MOST_FACTS / 2} facts with the largest and with the smallest effects of ${facts.length}. ` : ""}The short grey mark is the same fact's mean effect on questions about other entities. With so many lines, one in twenty misses the truth by chance alone.`,
     ),
     folded(`facts ${one.experiment}`, `All ${one.effects.facts.length} facts as a table`, () =>
       plainTable(one.effects.facts, [
@@ -190,7 +191,9 @@ function factRows(host, one) {
 
 /** Bars of the LDS, the best on top, a kind of question at a time. */
 function ldsBars(host, scores, key, nSubsets, baselines = new Set()) {
-  const kinds = [...new Set(scores.map((one) => one.kind))];
+  const kinds = [...new Set(scores.map((one) => one.kind))].sort(
+    (a, b) => (b === "all") - (a === "all") || byKind(a, b),
+  );
   add(
     host,
     chosenOf(
