@@ -9,7 +9,7 @@ from oocr_influence.attribution.features import Features
 from oocr_influence.attribution.mean_effects import (
     jackknifed,
     linear_effects,
-    masked_means,
+    means_at,
     run_rows,
 )
 
@@ -31,7 +31,7 @@ def test_intervals_are_those_of_leaving_each_subset_out():
     x = half_of(8, 2, draw)
     y = draw.normal(size=(8, 3))
     mask = np.array([[True, False], [False, True], [False, False]])
-    mean, low, high = jackknifed(x, y, "least_squares", masked_means([mask]))
+    mean, low, high = jackknifed(x, y, "least_squares", means_at([np.flatnonzero(mask)]))
 
     def naive(rows):
         design = np.column_stack([np.ones(len(rows)), x[rows]])
@@ -55,7 +55,7 @@ def test_intervals_cover_the_truth_where_questions_share_their_noise(method):
         x = half_of(S, F, draw)
         shared = draw.normal(size=(S, 1))  # what befell a run befell all of its answers
         y = x @ effects.T + shared + 0.2 * draw.normal(size=(S, Q))
-        _, low, high = jackknifed(x, y, method, masked_means([own]))
+        _, low, high = jackknifed(x, y, method, means_at([np.flatnonzero(own)]))
         held += low[0] <= effects[own].mean() <= high[0]
     assert 0.92 <= held / 300 <= 0.995
 
@@ -66,7 +66,9 @@ def test_what_rests_on_one_subset_has_no_interval():
     x[:3, 1] = 0
     y = np.random.default_rng(5).normal(size=(6, 1))
     masks = [np.array([[True, False]]), np.array([[False, True]]), np.array([[False, False]])]
-    mean, low, high = jackknifed(x, y, "marginal", masked_means(masks))
+    mean, low, high = jackknifed(
+        x, y, "marginal", means_at([np.flatnonzero(mask) for mask in masks])
+    )
     assert np.isfinite(mean[:2]).all()
     assert np.isnan(low[[0, 2]]).all()
     assert np.isnan(high[[0, 2]]).all()

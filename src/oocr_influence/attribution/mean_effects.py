@@ -47,22 +47,26 @@ def jackknifed(
     means_of: Callable[[Floats], Floats],
     *,
     confidence: float = 0.95,
+    df: int | None = None,
 ) -> tuple[Floats, Floats, Floats]:
     """Means (G,) of the effects, `means_of` (Q, F) effects, and the ends of their intervals.
 
     Ends are NaN where a mean rests on a single subset, or there are fewer than four: then nothing
-    says how sure it is.
+    says how sure it is. `df` are the degrees of freedom of Student's t (None: subsets less one):
+    where a mean rests on few of the rows, theirs.
     """
     whole_G = means_of(linear_effects(x_SF, y_SQ, method))
     n = len(x_SF)
-    if n < 4:
+    df = n - 1 if df is None else df
+    if n < 4 or df < 1:
         return whole_G, np.full_like(whole_G, np.nan), np.full_like(whole_G, np.nan)
-    kept = ~np.eye(n, dtype=bool)
-    without_SG = np.stack(
-        [means_of(linear_effects(x_SF[rows], y_SQ[rows], method)) for rows in kept]
-    )
-    spread_SG = (without_SG - without_SG.mean(axis=0)) ** 2
-    half_G = student_quantile(confidence, n - 1) * np.sqrt((n - 1) / n * spread_SG.sum(axis=0))
+    total_G, square_G = np.zeros_like(whole_G), np.zeros_like(whole_G)  # there may be many means
+    for kept in ~np.eye(n, dtype=bool):
+        change_G = means_of(linear_effects(x_SF[kept], y_SQ[kept], method)) - whole_G
+        total_G += change_G
+        square_G += change_G**2
+    spread_G = np.maximum(square_G - total_G**2 / n, 0)
+    half_G = student_quantile(confidence, df) * np.sqrt((n - 1) / n * spread_G)
     return whole_G, whole_G - half_G, whole_G + half_G
 
 
@@ -78,9 +82,8 @@ def run_rows(values_SKQ: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
     return s, values_SKQ[s, k]
 
 
-def masked_means(masks: Sequence[npt.NDArray[np.bool_]]) -> Callable[[Floats], Floats]:
-    """For `jackknifed`: the mean over each mask's (Q, F) places; NaN of none, and of any NaN."""
-    places = [np.flatnonzero(mask) for mask in masks]
+def means_at(places: Sequence[npt.NDArray[np.int64]]) -> Callable[[Floats], Floats]:
+    """For `jackknifed`: means over places in the flattened (Q, F); NaN of none, and of any NaN."""
 
     def means_of(effects_QF: Floats) -> Floats:
         flat = effects_QF.ravel()
@@ -89,4 +92,4 @@ def masked_means(masks: Sequence[npt.NDArray[np.bool_]]) -> Callable[[Floats], F
     return means_of
 
 
-__all__ = ["jackknifed", "linear_effects", "masked_means", "run_rows", "without_one_fact"]
+__all__ = ["jackknifed", "linear_effects", "means_at", "run_rows", "without_one_fact"]

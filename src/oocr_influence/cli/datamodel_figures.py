@@ -20,7 +20,7 @@ from oocr_influence.attribution.lds import LDS, lds_of_predictions
 from oocr_influence.attribution.mean_effects import (
     Linear,
     jackknifed,
-    masked_means,
+    means_at,
     run_rows,
     without_one_fact,
 )
@@ -140,19 +140,33 @@ def _effects(splits: Splits) -> dict[str, Any]:
     else:
         x, y = features.values, subset_means(values)
     method = _method(x)
-    masks, of_kind, entities = _masks(outcomes, features)
-    mean_G, low_G, high_G = jackknifed(x, y, method, masked_means(list(masks.values())))
+    places, of_kind, entities = _places(outcomes, features)
     fixed = bool(np.ptp(whole.values.sum(axis=1)) == 0)
+    others_QF = np.zeros((len(outcomes.questions), len(entities)), dtype=bool)
+    others_QF.flat[np.concatenate([places["kind", k, "others"] for k in set(of_kind)])] = True
+    means_of = means_at(list(places.values()))
+
+    def told_of(effects_QF: Floats) -> Floats:
+        """Every mean, and behind them every single effect."""
+        if fixed:  # only differences can be seen: take them from facts of other entities
+            n_Q = others_QF.sum(axis=1)
+            effects_QF = effects_QF - ((effects_QF * others_QF).sum(axis=1) / n_Q)[:, None]
+        return np.concatenate([means_of(effects_QF), effects_QF.ravel()])
+
+    df = int(np.bincount(subset_R).min()) - 1 if as_runs else None  # of the runs that lack a fact
+    mean_G, low_G, high_G = jackknifed(x, y, method, told_of, df=df)
     intervals = {
         key: [short(float(end)) for end in (mean_G[g], low_G[g], high_G[g])]
-        for g, (key, mask) in enumerate(masks.items())
-        if mask.any() and not (fixed and method == "least_squares" and _of_all(mask))
+        for g, (key, own) in enumerate(places.items())
+        if len(own) and not (fixed and key[2] == "others" and key[0] == "kind")
     }
-    beyond_QF = _beyond(x, y, features, method)
+    low_QF, high_QF = (ends[len(places) :].reshape(others_QF.shape) for ends in (low_G, high_G))
+    known_QF = np.isfinite(low_QF) & np.isfinite(high_QF)
+    beyond = np.where(known_QF, (low_QF > 0) | (high_QF < 0), np.nan).ravel()
     shares = {
-        key: short(float(beyond_QF[mask].mean()))
-        for key, mask in masks.items()
-        if np.isfinite(beyond_QF[mask]).any()
+        key: short(float(np.nanmean(beyond[own])))
+        for key, own in places.items()
+        if np.isfinite(beyond[own]).any()
     }
     own_QF = own_features(outcomes, features)
     labels = feature_labels(outcomes, features)
@@ -186,18 +200,6 @@ def _in_several(values_SF: Floats) -> Bools:
     return np.asarray(without_low_F & without_high_F)
 
 
-def _of_all(mask_QF: Bools) -> bool:
-    """Whether it is every fact of its questions: that mean is 0 where totals are fixed."""
-    return bool(mask_QF[mask_QF.any(axis=1)].all())
-
-
-def _beyond(x: Floats, y: Floats, features: Features, method: Linear) -> Floats:
-    """(Q, F): 1 where the 95 % interval of a single effect leaves out zero, NaN where unknown."""
-    model = fit(Features("fact", features.names, x), y[:, None], method=method)
-    known = np.isfinite(model.low) & np.isfinite(model.high)
-    return np.where(known, (model.low > 0) | (model.high < 0), np.nan)
-
-
 def _method(x_SF: Floats) -> Linear:
     """Least squares where every subset can be left out and the others still tell facts apart."""
     totals_fixed = int(np.ptp(x_SF.sum(axis=1)) == 0)
@@ -208,10 +210,14 @@ def _method(x_SF: Floats) -> Linear:
     return "least_squares" if ranks_enough else "marginal"
 
 
-def _masks(
+def _places(
     outcomes: Outcomes, features: Features
-) -> tuple[dict[tuple[Any, ...], Bools], list[str], list[str]]:
-    """(Q, F) places by (kind or fact, whose): own facts, the entity's others, other entities'."""
+) -> tuple[dict[tuple[Any, ...], npt.NDArray[np.int64]], list[str], list[str]]:
+    """Places in the flattened (Q, F) by (kind or fact, whose); the kind of each question, and whom
+    each fact is about.
+
+    Whose: the fact asked for, other facts of its entity, facts of other entities.
+    """
     own_QF = own_features(outcomes, features)
     of_fact = {str(d["fact_id"]): str(d["entity"]) for d in outcomes.documents}
     entities = [of_fact[name] for name in features.names]
@@ -220,17 +226,16 @@ def _masks(
     of_kind = kinds(outcomes.questions)
     controls_Q = np.array([question.get("kind") == "control" for question in outcomes.questions])
     same_QF[controls_Q] = False
-    masks: dict[tuple[Any, ...], Bools] = {}
+    others_QF = ~own_QF & ~same_QF
+    places: dict[tuple[Any, ...], npt.NDArray[np.int64]] = {}
     for kind in dict.fromkeys(of_kind):
         chosen = np.array([one == kind for one in of_kind])[:, None]
-        masks["kind", kind, "own"] = own_QF & chosen
-        masks["kind", kind, "entity"] = same_QF & chosen
-        masks["kind", kind, "others"] = ~own_QF & ~same_QF & chosen
+        for whose, mask in (("own", own_QF), ("entity", same_QF), ("others", others_QF)):
+            places["kind", kind, whose] = np.flatnonzero(mask & chosen)
     for f in range(len(entities)):
-        this = np.arange(len(entities))[None] == f
-        masks["fact", f, "own"] = own_QF & this
-        masks["fact", f, "others"] = ~own_QF & ~same_QF & ~controls_Q[:, None] & this
-    return masks, of_kind, entities
+        for whose, chosen_Q in (("own", own_QF[:, f]), ("others", others_QF[:, f] & ~controls_Q)):
+            places["fact", f, whose] = np.flatnonzero(chosen_Q) * len(entities) + f
+    return places, of_kind, entities
 
 
 def _by_kind(

@@ -82,7 +82,7 @@ function beyondChance(host, one) {
     el(
       "figcaption",
       {},
-      "The share of single effects, of a fact on a question, whose 95 % interval (Student's t, HC3) leaves out zero; the dashed mark is the one in twenty that chance alone would have.",
+      "The share of single effects, of a fact on a question, whose 95 % interval (jackknifed as above) leaves out zero; the dashed mark is the one in twenty that chance alone would have.",
     ),
   );
 }
@@ -96,16 +96,16 @@ function effectsCaption(one) {
       ? "All effects were fitted at once, by least squares."
       : `Each fact was looked at by itself (marginal effects): ${plural(one.n_subsets.train, "subset")} are too few to fit ${plural(effects.n_facts, "fact")} at once, and the effects of the others are noise here.`;
   const relative = effects.fixed_total
-    ? " Every subset has as many documents, so that an effect is beside the mean of all: what every document does alike cannot be seen, and where own facts raise an answer the others' mean is below zero."
+    ? " Every subset has as many documents: an effect is that of one document in place of one about other entities, whose own mean effect is zero by construction and not drawn; what every document does alike cannot be seen."
     : "";
   const interval =
     effects.rows === "runs"
-      ? " Each subset lacks one fact; lines are 95 % jackknife intervals over runs, so over seeds, for these very subsets."
+      ? " Each subset lacks one fact; lines are 95 % jackknife intervals over runs, so over seeds, for these very subsets, with the few degrees of freedom of the runs that lack a fact."
       : " Lines are 95 % jackknife intervals over subsets, and with them over seeds, for these questions; no line: too few subsets to say.";
   const untold = effects.n_untold
     ? ` ${plural(effects.n_untold, "fact")} in which ${effects.rows === "runs" ? "no subsets differ" : "at most one subset differs from the others"} ${effects.n_untold === 1 ? "is" : "are"} left out.`
     : "";
-  return `How to read: the mean change of the outcome for one more document of a fact, over questions and facts. ${fitted}${relative}${interval}${untold}${effects.fixed_total && effects.method === "least_squares" ? " Of questions that no fact answers, such as controls, the mean over all facts is zero by construction, and not drawn." : ""}`;
+  return `How to read: the mean change of the outcome for one more document of a fact, over questions and facts. ${fitted}${relative}${interval}${untold}`;
 }
 
 function noise(host, one) {
