@@ -149,7 +149,7 @@ def _effects(splits: Splits) -> dict[str, Any]:
     def told_of(effects_QF: Floats) -> Floats:
         """Every mean, and behind them every single effect."""
         if fixed:  # only differences can be seen: take them from facts of other entities
-            n_Q = others_QF.sum(axis=1)
+            n_Q = np.maximum(others_QF.sum(axis=1), 1)
             effects_QF = effects_QF - ((effects_QF * others_QF).sum(axis=1) / n_Q)[:, None]
         return np.concatenate([means_of(effects_QF), effects_QF.ravel()])
 

@@ -82,7 +82,7 @@ function beyondChance(host, one) {
     el(
       "figcaption",
       {},
-      "The share of single effects, of a fact on a question, whose 95 % interval (jackknifed as above) leaves out zero; the dashed mark is the one in twenty that chance alone would have.",
+      "The share of single effects, of a fact on a question, whose 95 % interval (jackknifed as above) leaves out zero; the dashed mark is the one in twenty that chance alone would have, or fewer, since jackknifed intervals are cautious.",
     ),
   );
 }
