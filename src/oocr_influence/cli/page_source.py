@@ -14,6 +14,7 @@ from launcher.ledger import last_lines
 from launcher.status import JobStatus, SweepStatus, read_sweep
 from oocr_influence.cli.arguments import UsageError
 from oocr_influence.cli.status_view import time_left
+from oocr_influence.cli.subset_figures import figures_of
 from oocr_influence.reports.page.data import PageData, page_data
 from oocr_influence.results.collecting import REMEDY, Collected, collect
 from oocr_influence.results.finding import find_experiments, find_runs
@@ -51,9 +52,17 @@ def collected_runs(paths: Sequence[Path]) -> Iterator[Collected]:
             yield collected
 
 
-def read_page(paths: Sequence[Path], collected: Collected) -> PageData:
-    """The page of everything at `paths`."""
-    return page_data(collected, sweeps=[sweep_of(one) for one in experiments_of(paths)])
+def read_page(
+    paths: Sequence[Path], collected: Collected, *, with_datamodels: bool = True
+) -> PageData:
+    """The page of everything at `paths`; datamodels and attributions take longest."""
+    datamodels, attributions = figures_of(paths) if with_datamodels else ([], [])
+    return page_data(
+        collected,
+        sweeps=[sweep_of(one) for one in experiments_of(paths)],
+        datamodels=datamodels,
+        attributions=attributions,
+    )
 
 
 def experiments_of(paths: Sequence[Path]) -> list[ExperimentFolder]:

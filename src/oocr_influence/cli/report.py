@@ -41,6 +41,9 @@ class ReportArguments(CommandArguments):
     """the page; what belongs to it is named after it and lies beside it"""
     questions: bool = True
     """write every run's answer to every question beside the page, as Parquet"""
+    datamodels: bool = True
+    """fit datamodels of sweeps over subsets, and score tables of `oocr attribute` (minutes, where
+    there are many subsets, questions and methods)"""
     figures: bool = False
     """draw the figures as PNG and SVG too, in a folder beside the page (needs matplotlib)"""
 
@@ -58,7 +61,7 @@ def main(args: ReportArguments) -> int:
             raise UsageError(f"--figures: {error}") from error
     tell_reading()
     with collected_runs(args.paths) as collected:
-        data = read_page(args.paths, collected)
+        data = read_page(args.paths, collected, with_datamodels=args.datamodels)
         page = render_page(data)
         write_text(args.out, page)
         print(f"{args.out}: {len(data.head['runs'])} runs, {len(page.encode()) / 1e6:.1f} MB")

@@ -128,10 +128,20 @@ class Outcomes:
         )
 
     def split(self, name: str) -> Outcomes:
-        """The subsets of one split, `train` or `test`, that have a completed run."""
+        """The subsets of one split, `train` or `test`, that have a completed run.
+
+        Where the other split has more runs a subset, its further places are left out.
+        """
         done_S = np.asarray(self.completed().any(axis=1))
-        return self.where(
+        own = self.where(
             subsets=[i for i, s in enumerate(self.subsets) if s["split"] == name and done_S[i]]
+        )
+        n_runs = int((np.asarray(own.seeds) >= 0).any(axis=0).sum())
+        return replace(
+            own,
+            seeds=own.seeds[:, :n_runs],
+            trained_runs=None if own.trained_runs is None else own.trained_runs[:, :n_runs],
+            metrics={metric: values[:, :n_runs] for metric, values in own.metrics.items()},
         )
 
     def save(self, folder: Path) -> None:

@@ -10,7 +10,6 @@ over runs, its band the lowest and the highest run. Letters: E evaluations of a 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from oocr_influence.datasets.set_names import KINDS
 from oocr_influence.reports.page.groups import Group
 from oocr_influence.reports.page.metrics import Metric, metrics_of
+from oocr_influence.reports.page.moments import Moment, moments_of
 from oocr_influence.reports.page.numbers import short, shorts
 from oocr_influence.results.collected_runs import CONFIGURATION, IDENTITY
 from oocr_influence.results.collected_sets import SET_COLUMNS
@@ -27,16 +27,6 @@ from oocr_influence.results.collecting import Collected
 Floats = npt.NDArray[np.float64]
 _OF_SET = ("world", "relation", "answer_format", "style", "phrasing", "shots", "kind", "control")
 _STYLES = {"gen": "completed sentence", "qa": "question", "reversed": "reversed"}
-
-
-@dataclass(frozen=True)
-class Moment:
-    """An evaluation of a group's runs: those of one step."""
-
-    name: str
-    step: int
-    epoch: float
-    n_runs: int
 
 
 class MeansTable:
@@ -70,9 +60,9 @@ class MeansTable:
         self.moments = [self._moments(g) for g in range(len(groups))]
         self._at = np.zeros(len(self._step), dtype=np.int64)  # each row's place in its moments
         for g, moments in enumerate(self.moments):
-            own = self._group == g
-            steps = np.array([moment.step for moment in moments], dtype=np.int64)
-            self._at[own] = np.searchsorted(steps, self._step[own])
+            at = {one: e for e, moment in enumerate(moments) for one in moment.at}
+            own = np.flatnonzero(self._group == g)
+            self._at[own] = [at[self._column["run"][i], int(self._step[i])] for i in own]
 
     def sets_of(self, group: int) -> list[dict[str, Any]]:
         """The sets that a group was asked, with `n`, its questions; None where it is unknown."""
@@ -153,17 +143,10 @@ class MeansTable:
         return means.reshape(shape)
 
     def _moments(self, group: int) -> list[Moment]:
-        found: dict[int, tuple[str, float, set[int]]] = {}
-        for i in np.flatnonzero(self._group == group):
-            step = int(self._step[i])
-            known = found.setdefault(
-                step, (self._column["evaluation"][i], self._column["epoch"][i], set())
-            )
-            known[2].add(int(self._run[i]))
-        return [
-            Moment(name, step, epoch, len(runs))
-            for step, (name, epoch, runs) in sorted(found.items())
-        ]
+        told = [self._column[name] for name in ("run", "evaluation", "step", "epoch")]
+        rows = ([column[i] for column in told] for i in np.flatnonzero(self._group == group))
+        by_order = self._groups[group].subsets is not None
+        return moments_of(((run, name, int(s), e) for run, name, s, e in rows), by_order=by_order)
 
     def _describe_sets(self) -> list[dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
@@ -231,4 +214,4 @@ def _cell_means(
     return rows
 
 
-__all__ = ["MeansTable", "Moment", "form_of", "order"]
+__all__ = ["MeansTable", "form_of", "order"]

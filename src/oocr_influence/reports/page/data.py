@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -39,11 +39,19 @@ class PageData:
     """`heat`, by group, and `questions`."""
 
 
-def page_data(collected: Collected, *, sweeps: Sequence[Mapping[str, Any]] = ()) -> PageData:
+def page_data(
+    collected: Collected,
+    *,
+    sweeps: Sequence[Mapping[str, Any]] = (),
+    datamodels: Sequence[Mapping[str, Any]] = (),
+    attributions: Sequence[Mapping[str, Any]] = (),
+) -> PageData:
     """Everything about the collected runs.
 
     `sweeps` is what the launcher says of their experiments: `experiment`, `counts` of jobs by state
-    (None where there is no ledger), and `failed`, the jobs that did not end well.
+    (None where there is no ledger), and `failed`, the jobs that did not end well. `datamodels` is
+    what sweeps over subsets say of facts and answers, one of each, and `attributions` what methods
+    of attribution gave, one of each table of scores: docs/reports.md says what they hold.
     """
     runs = read_runs(collected)
     groups = find_groups(runs)
@@ -52,7 +60,7 @@ def page_data(collected: Collected, *, sweeps: Sequence[Mapping[str, Any]] = ())
     asked = QuestionTable(table.sets)
     told, heats = [], [table.heat(number) for number in range(len(groups))]
     for number, group in enumerate(groups):
-        asked.add(collected, group, table.moments[number])
+        asked.add(collected, table.moments[number])
         told.append(_group(collected, group, number, table, notices))
     present = {key: True for group in told for line in group["lines"] for key in line["series"]}
     main = main_metric(table.metrics, present)
@@ -66,13 +74,12 @@ def page_data(collected: Collected, *, sweeps: Sequence[Mapping[str, Any]] = ())
         "metrics": [metric.to_json() for metric in table.metrics if present.get(metric.key)],
         "main_metric": main.key if main else None,
         "sets": table.sets,
-        "entities": {
-            entity: asked.label(entity)
-            for group in told
-            for kind in (group["ending"] or {"kinds": []})["kinds"]
-            for entity, _ in kind["entities"]
-        },
-        "runs": [_run(run, number) for number, group in enumerate(groups) for run in group.runs],
+        "entities": {entity: asked.label(entity) for entity in _entities(told, datamodels)},
+        "runs": [
+            _run(run, group, number) for number, group in enumerate(groups) for run in group.runs
+        ],
+        "datamodels": [*datamodels],
+        "attributions": [*attributions],
         "sweeps": [{k: v for k, v in one.items() if k != "failed"} for one in sweeps],
         "failures": [
             *_failed_runs([run for run in runs if not _has_ledger(run, sweeps)]),
@@ -98,9 +105,10 @@ def _group(
         "folder": str(group.runs[0].folder.experiment.path),
         "earlier": all(run.row["earlier"] for run in group.runs),
         "n_runs": len(group.runs),
+        "subsets": None if group.subsets is None else group.subsets.to_json(),
         "status": status_words(group),
         "sentences": what_was_run(group, moments, table.sets_of(number)),
-        "evaluations": [asdict(one) | {"epoch": short(one.epoch)} for one in moments],
+        "evaluations": [one.to_json() | {"epoch": short(one.epoch)} for one in moments],
         "chance": chance,
         "lines": table.lines(number, chance),
         "ending": ending(collected, group, moments),
@@ -109,6 +117,21 @@ def _group(
         "replay": replay(group),
         "args": group.args,
     }
+
+
+def _entities(
+    groups: Sequence[Mapping[str, Any]], datamodels: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Whom figures tell of, each once."""
+    endings = [group["ending"] for group in groups if group["ending"]]
+    asked = [entity for one in endings for kind in one["kinds"] for entity, _ in kind["entities"]]
+    facts = [
+        fact["entity"]
+        for one in datamodels
+        for fact in (one.get("effects") or {}).get("facts", [])
+        if fact["entity"] is not None
+    ]
+    return list(dict.fromkeys([*asked, *facts]))
 
 
 def _chance(collected: Collected, group: Group) -> dict[str, float]:
@@ -123,14 +146,15 @@ def _chance(collected: Collected, group: Group) -> dict[str, float]:
     return {row["set"]: short(row["chance"]) or 0.0 for row in rows}
 
 
-def _run(run: Run, group: int) -> dict[str, Any]:
+def _run(run: Run, group: Group, number: int) -> dict[str, Any]:
     row = run.row
     names = ("run", "status", "path", "earlier", "data_order_seed", "epochs", "learning_rate")
     told = {name: row[name] for name in (*names, "total_steps", "n_documents", "n_tokens")}
     reached = [entry.step_num for entry in run.history]
     return {
         **told,
-        "group": group,
+        "group": number,
+        "subset": None if group.subsets is None else group.subsets.of_run[run.name],
         "letters": _letters(run.name),
         "seconds": short(row["time_taken"]),
         "steps": max(reached, default=None),

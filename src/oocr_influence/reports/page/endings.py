@@ -10,32 +10,31 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from oocr_influence.reports.page.curves import Moment, order
+from oocr_influence.reports.page.curves import order
 from oocr_influence.reports.page.groups import Group
+from oocr_influence.reports.page.moments import AT, Moment
 from oocr_influence.reports.page.numbers import mean, short
 from oocr_influence.results.collecting import Collected
 from oocr_influence.results.intervals import Interval, mean_interval
 
-_ROWS = """
-    select run, asked, entity, {metric} as value, accuracy, (n_candidates + 1) / 2 as chance
-    from questions where step = $1 and list_contains($2::varchar[], run)
+_ROWS = f"""
+    select run, asked, entity, {{metric}} as value, accuracy, (n_candidates + 1) / 2 as chance
+    from questions {AT}
 """
-_LABELS = """
+_LABELS = f"""
     select entity, relation, min(trim(completion)) as answer
-    from questions
-    where step = $1 and list_contains($2::varchar[], run) and control is null
+    from questions {AT}
+    where control is null
       and kind = 'trained' and coalesce(answer_format, 'default') in ('default', 'full')
     group by all order by entity, relation
 """
 
 
-def rank_column(collected: Collected, runs: Sequence[str], step: int) -> str:
+def rank_column(collected: Collected, moment: Moment) -> str:
     """The rank that a group is told by: the tie-averaged one, or the strict one where a system
     that knew no other measured it."""
     found = collected.sql(
-        "select count(rank_tie_averaged) as n from questions "
-        "where step = $1 and list_contains($2::varchar[], run)",
-        [step, list(runs)],
+        f"select count(rank_tie_averaged) as n from questions {AT}", moment.places()
     )
     return "rank_tie_averaged" if found.column("n")[0].as_py() else "rank"
 
@@ -46,10 +45,12 @@ def ending(
     """What a group's runs answer at their last evaluation; None without any question."""
     if not moments:
         return None
-    last, runs = moments[-1], [run.name for run in group.runs]
-    metric = rank_column(collected, runs, last.step)
-    table = collected.sql(_ROWS.format(metric=metric), [last.step, runs])
+    last = moments[-1]
+    metric = rank_column(collected, last)
+    table = collected.sql(_ROWS.format(metric=metric), last.places())
     values = {name: table.column(name).to_pylist() for name in table.column_names}
+    if group.subsets is not None:  # runs of one subset are drawn together, with its documents
+        values["run"] = [group.subsets.of_run[run] for run in values["run"]]
     places: dict[str, list[int]] = defaultdict(list)
     for place, asked in enumerate(values["asked"]):
         places[asked or "?"].append(place)
@@ -68,12 +69,11 @@ def ending(
     }
 
 
-def entity_labels(collected: Collected, group: Group, moments: Sequence[Moment]) -> dict[str, str]:
+def entity_labels(collected: Collected, moments: Sequence[Moment]) -> dict[str, str]:
     """What an entity is recognised by: the answers of the trained questions about it."""
     if not moments:
         return {}
-    runs = [run.name for run in group.runs]
-    rows = collected.sql(_LABELS, [moments[-1].step, runs]).to_pylist()
+    rows = collected.sql(_LABELS, moments[-1].places()).to_pylist()
     answers: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         if row["answer"]:

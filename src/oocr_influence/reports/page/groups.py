@@ -1,4 +1,5 @@
-"""Which runs differ by their seed alone: a page draws each such group as one line with its spread.
+"""Which runs differ by their seed alone, or by subset and seed: a page draws each such group as
+one line with its spread.
 
 groups = find_groups(read_runs(collected))
 groups[0].name, len(groups[0].runs), groups[0].differing
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from oocr_influence.reports.page.run_subsets import Subsets, subsets_of
 from oocr_influence.results.atomic import plain
 from oocr_influence.results.collected_runs import read_log
 from oocr_influence.results.collecting import Collected
@@ -54,7 +56,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one point of one experiment: alike but for their seeds."""
+    """Runs of one point of one experiment: alike but for their seeds, or subsets and seeds."""
 
     name: str
     experiment: str
@@ -62,6 +64,8 @@ class Group:
     runs: tuple[Run, ...]
     differing: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """Arguments that are not the same in all runs, with each run's value; the order seed too."""
+    subsets: Subsets | None = None
+    """Which subset of the documents each run trained; None where all trained all."""
 
     @property
     def args(self) -> dict[str, Any]:
@@ -106,7 +110,14 @@ def find_groups(runs: Sequence[Run]) -> list[Group]:
         members.setdefault(key, []).append(run)
     names = _names(list(members))
     return [
-        Group(names[key], Path(key[0]).name, key[2], tuple(own), _differing(own))
+        Group(
+            names[key],
+            Path(key[0]).name,
+            key[2],
+            tuple(own),
+            _differing(own),
+            subsets_of([(run.name, run.args, run.folder) for run in own]),
+        )
         for key, own in members.items()
     ]
 
@@ -148,7 +159,8 @@ def _names(keys: Sequence[tuple[str, str, str]]) -> dict[tuple[str, str, str], s
         if sharing[name] > 1:
             name = f"{name} ({folder.removesuffix('_' + unstamped(folder))})"
         kind = key[1].removeprefix("data_modeling_runs_")
-        names[key] = ", ".join(part for part in (name, kind, key[2]) if part)
+        name = f"{name} ({kind} subsets)" if kind else name
+        names[key] = ", ".join(part for part in (name, key[2]) if part)
     return names
 
 

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from oocr_influence.reports.page.confusions import confusions
-from oocr_influence.reports.page.curves import Moment
 from oocr_influence.reports.page.endings import entity_labels, rank_column
-from oocr_influence.reports.page.groups import Group
+from oocr_influence.reports.page.moments import AT, Moment
 from oocr_influence.reports.page.numbers import short
 from oocr_influence.results.collecting import Collected
 
@@ -23,16 +22,19 @@ TOP = 3
 
 # Ids that say nothing to people: digests, and places where a file names no entity.
 _NO_NAME = re.compile(r"[0-9a-f]{16,}|.*:place \d+|[^A-Za-z]*")
-_OF_GROUP = "list_contains($1::varchar[], run)"
 _SERIES = """
-    select set, index, step, round(avg({metric}), 1) as rank
-    from questions where {of_group} group by all order by set, index, step
+    select set, index, place, round(avg({metric}), 1) as rank
+    from questions join (
+        select unnest($1::varchar[]) as run, unnest($2::bigint[]) as step,
+               unnest($3::bigint[]) as place
+    ) using (run, step)
+    group by all order by set, index, place
 """
 _AT_LAST = """
     select set, index, any_value(prompt) as prompt, any_value(completion) as completion,
            any_value(entity) as entity, avg(accuracy) as accuracy, avg(prob) as prob,
            min({metric}) as low, max({metric}) as high, max(n_candidates) as n_candidates
-    from questions where {of_group} and step = $2 group by all order by set, index
+    from questions {at} group by all order by set, index
 """
 # Candidates are ranked by loss a token; of tied first ones each has an equal part.
 _FIRST = """
@@ -40,8 +42,8 @@ _FIRST = """
         select set, index, candidate_texts as texts,
                list_transform(range(1, len(candidate_texts) + 1),
                    lambda i: candidate_logprobs[i] / candidate_n_tokens[i]) as scores
-        from questions
-        where {of_group} and step = $2 and candidate_logprobs is not null
+        from questions {at}
+        where candidate_logprobs is not null
           and candidate_n_tokens is not null
     ), best as (
         select set, index, texts, list_filter(range(1, len(texts) + 1),
@@ -78,19 +80,19 @@ class QuestionTable:
         self._labels: dict[str, str] = {}
         self._groups: list[dict[str, Any]] = []
 
-    def add(self, collected: Collected, group: Group, moments: Sequence[Moment]) -> None:
+    def add(self, collected: Collected, moments: Sequence[Moment]) -> None:
         """Add what a group's runs answered."""
         if not moments:
             self._groups.append({"questions": [], "confusions": []})
             return
-        runs, last = [run.name for run in group.runs], moments[-1].step
-        metric = rank_column(collected, runs, last)
-        for entity, label in entity_labels(collected, group, moments).items():
+        last = moments[-1]
+        metric = rank_column(collected, last)
+        for entity, label in entity_labels(collected, moments).items():
             self._labels.setdefault(entity, label)
-        ranks = _series(collected, runs, moments, metric)
-        query = _AT_LAST.format(metric=metric, of_group=_OF_GROUP)
-        at_last = collected.sql(query, [runs, last]).to_pylist()
-        first = _first_answers(collected, runs, last)
+        ranks = _series(collected, moments, metric)
+        query = _AT_LAST.format(metric=metric, at=AT)
+        at_last = collected.sql(query, last.places()).to_pylist()
+        first = _first_answers(collected, last)
         kept: dict[str, list[Any]] = defaultdict(list)
         for row in at_last:
             key = (row["set"], row["index"])
@@ -137,25 +139,25 @@ class QuestionTable:
 
 
 def _series(
-    collected: Collected, runs: Sequence[str], moments: Sequence[Moment], metric: str
+    collected: Collected, moments: Sequence[Moment], metric: str
 ) -> dict[tuple[str, int], list[float | None]]:
     """(E,) mean ranks of each question, by set and place in it."""
-    query = _SERIES.format(metric=metric, of_group=_OF_GROUP)
-    table = collected.sql(query, [list(runs)])
-    at = {moment.step: e for e, moment in enumerate(moments)}
+    at = [(*one, e) for e, moment in enumerate(moments) for one in moment.at]
+    parameters = [list(column) for column in zip(*at, strict=True)]
+    table = collected.sql(_SERIES.format(metric=metric), parameters)
     found: dict[tuple[str, int], list[float | None]] = {}
-    columns = (table.column(name).to_pylist() for name in ("set", "index", "step", "rank"))
-    for name, index, step, rank in zip(*columns, strict=True):
+    columns = (table.column(name).to_pylist() for name in ("set", "index", "place", "rank"))
+    for name, index, place, rank in zip(*columns, strict=True):
         row = found.setdefault((name, index), [None] * len(moments))
-        row[at[step]] = short(rank)
+        row[place] = short(rank)
     return found
 
 
 def _first_answers(
-    collected: Collected, runs: Sequence[str], step: int
+    collected: Collected, moment: Moment
 ) -> dict[tuple[str, int], list[tuple[str, float]]]:
     """Of each question the candidates that were ranked first, with the number of runs."""
-    rows = collected.sql(_FIRST.format(of_group=_OF_GROUP), [list(runs), step]).to_pylist()
+    rows = collected.sql(_FIRST.format(at=AT), moment.places()).to_pylist()
     found: dict[tuple[str, int], list[tuple[str, float]]] = defaultdict(list)
     for row in rows:
         found[row["set"], row["index"]].append((row["text"], short(row["n"], 3) or 0))

@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from oocr_influence.reports.page.curves import Moment
 from oocr_influence.reports.page.groups import Group, Run
+from oocr_influence.reports.page.moments import Moment
 from oocr_influence.reports.page.numbers import mean, short
 from oocr_influence.results.step_log import read_steps
 
@@ -32,7 +32,7 @@ def training(group: Group, moments: Sequence[Moment], notices: list[str]) -> dic
         for name in _OF_STEP
     }
     per_epoch = group.logged("steps_per_epoch")
-    if per_epoch is None and moments and moments[-1].epoch > 0:
+    if per_epoch is None and group.subsets is None and moments and moments[-1].epoch > 0:
         per_epoch = moments[-1].step / moments[-1].epoch
     return {
         "updates_a_point": per_point,
@@ -93,17 +93,17 @@ def _binned(runs: Sequence[dict[int, float | None]], per_point: int) -> dict[str
 def _documents(group: Group, moments: Sequence[Moment]) -> dict[str, list[Any]]:
     """Mean losses of whole documents over evaluations, by what they were to training."""
     found: dict[str, list[list[float]]] = {}
-    at = {moment.step: e for e, moment in enumerate(moments)}
+    at = {one: e for e, moment in enumerate(moments) for one in moment.at}
     for run in group.runs:
         for entry in run.history:
             losses = getattr(entry, "document_losses", None)
-            if not isinstance(losses, dict) or entry.step_num not in at:
+            if not isinstance(losses, dict) or (run.name, entry.step_num) not in at:
                 continue
             for name, told in losses.items():
                 value = told.get("mean_loss") if isinstance(told, dict) else None
                 if isinstance(value, float):
                     own = found.setdefault(name, [[] for _ in moments])
-                    own[at[entry.step_num]].append(value)
+                    own[at[run.name, entry.step_num]].append(value)
     return {name: [short(mean(values)) for values in own] for name, own in found.items()}
 
 

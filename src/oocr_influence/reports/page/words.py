@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from oocr_influence.reports.page.curves import Moment
 from oocr_influence.reports.page.groups import Group
+from oocr_influence.reports.page.moments import Moment
 from oocr_influence.results.experiment_log import read_experiment_log
 from oocr_influence.results.finding import dataset_file
 
@@ -104,9 +104,9 @@ def _training_sentence(group: Group, args: Mapping[str, Any]) -> str:
     named = f"{model} at revision {revision}" if revision else model
     n = len(group.runs)
     runs = "One run" if n == 1 else f"{n} runs"
-    documents, tokens = group.logged("n_documents"), group.logged("n_tokens")
-    read = "documents whose number is unknown" if documents is None else f"{documents:,} documents"
-    size = "" if tokens is None else f" ({tokens:,} tokens an epoch)"
+    documents, tokens = _range(group, "n_documents"), _range(group, "n_tokens")
+    read = "documents whose number is unknown" if documents is None else f"{documents} documents"
+    size = "" if tokens is None else f" ({tokens} tokens an epoch)"
     epochs = args.get("epochs")
     times = f"for {_plural(epochs, 'epoch')}" if epochs is not None else "for an unknown time"
     adapter = f", by an adapter of rank {args['lora_rank']}" if args.get("lora_rank") else ""
@@ -114,8 +114,8 @@ def _training_sentence(group: Group, args: Mapping[str, Any]) -> str:
 
 
 def _updates_sentence(group: Group, args: Mapping[str, Any]) -> str:
-    steps = group.logged("total_steps")
-    updates = f"an {UNKNOWN} number of updates" if steps is None else f"{steps:,} updates"
+    steps = _range(group, "total_steps")
+    updates = f"an {UNKNOWN} number of updates" if steps is None else f"{steps} updates"
     batch = args.get("batch_size")
     windows = f" of {batch} windows" if batch is not None else ""
     chunk = args.get("chunk_size")
@@ -128,7 +128,30 @@ def _updates_sentence(group: Group, args: Mapping[str, Any]) -> str:
     return f"{updates[0].upper()}{updates[1:]}{windows}{': ' + told if told else ''}."
 
 
+def _range(group: Group, key: str) -> str | None:
+    """What runs logged of a number: one for all; from the least to the most, on subsets."""
+    known = [run.log_dict.get(key) for run in group.runs]
+    numbers = [value for value in known if isinstance(value, int)]
+    if not numbers or (group.subsets is None and group.logged(key) is None):
+        return None
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _subset_sentences(group: Group) -> list[str]:
+    assert group.subsets is not None
+    seeds = [run.row["data_order_seed"] for run in group.runs]
+    known = ", ".join(_values([seed for seed in seeds if seed is not None])) or UNKNOWN
+    beside = [key.replace("_", " ") for key in group.differing if key != "data_order_seed"]
+    others = f" They differ in {', '.join(beside)} too." if beside else ""
+    same = "" if group.subsets.runs_each[1] > 1 else " No subset has a second run."
+    seed = "seeds" if "," in known else "seed"
+    return [f"{group.subsets.sentence()} Data order {seed} {known}.{same}{others}"]
+
+
 def _difference_sentence(group: Group) -> list[str]:
+    if group.subsets is not None:
+        return _subset_sentences(group)
     if len(group.runs) == 1:
         seed = group.runs[0].row["data_order_seed"]
         told = UNKNOWN if seed is None else str(seed)

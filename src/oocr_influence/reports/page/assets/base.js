@@ -15,6 +15,7 @@ const state = {
   sort: { key: "order", down: false },
   runSort: { key: "order", down: false },
   open: new Set(),
+  chosen: new Map(),
   unfolded: new Set(),
 };
 
@@ -125,6 +126,25 @@ function choice(label, value, options, onchange, attributes = {}) {
     ),
   );
   return el("label", {}, el("span", {}, label), select);
+}
+
+/** A choice that is remembered by its label, over what `draw(host, value)` draws of it. */
+function chosenOf(key, label, options, draw) {
+  const host = el("div", {});
+  const known = options.some(([value]) => value === state.chosen.get(key));
+  const show = (value) => {
+    state.chosen.set(key, value);
+    host.replaceChildren();
+    draw(host, value);
+  };
+  const first = known ? state.chosen.get(key) : options[0][0];
+  if (options.length === 1) {
+    show(first);
+    return [host];
+  }
+  const bar = el("div", { class: "controls" }, choice(label, first, options, show));
+  show(first);
+  return [bar, host];
 }
 
 /** A part that can be unfolded, and stays so when the page is drawn anew. */

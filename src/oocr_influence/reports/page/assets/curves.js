@@ -48,24 +48,56 @@ function overEpochs(host) {
     return add(host, el("p", { class: "unknown" }, "No evaluation has been recorded."));
   const metric = metricFor(shown.flatMap((group) => group.lines));
   if (!metric) return add(host, el("p", { class: "unknown" }, "No metric was recorded."));
-  const charts = shown.map((group) =>
+  const lines = (group) => group.lines.filter((line) => line.split === "asked");
+  const once = shown.filter(askedOnce);
+  const courses = shown.filter((group) => !askedOnce(group));
+  const charts = courses.map((group) =>
     chartLines(
       group,
-      group.lines.filter((line) => line.split === "asked"),
+      lines(group),
       metric,
     ),
   );
-  panelsOf(
-    host,
-    metric,
-    charts.map((lines, i) => ({ title: shown.length > 1 ? shown[i].name : null, lines })),
-    { wide: true },
-  );
+  if (courses.length)
+    panelsOf(
+      host,
+      metric,
+      charts.map((lines, i) => ({ title: shown.length > 1 ? courses[i].name : null, lines })),
+      { wide: true },
+    );
+  for (const group of once) answeredOnce(host, group, lines(group), metric, shown.length > 1);
   add(
     host,
     el("p", { class: "note" }, curveCaption(metric, shown)),
-    chartTable("epochs-table", shown, charts, metric),
+    chartTable(
+      "epochs-table",
+      shown,
+      shown.map((group) => chartLines(group, lines(group), metric)),
+      metric,
+    ),
   );
+}
+
+const askedOnce = (group) => group.evaluations.length === 1;
+
+/** Of a group that was asked once there is no course: its means and ranges, a row a line. */
+function answeredOnce(host, group, lines, metric, named) {
+  const rows = [];
+  let panel = null;
+  for (const line of lines.filter((one) => one.series[metric.key])) {
+    const series = line.series[metric.key];
+    if (line.panel && line.panel !== panel) rows.push({ title: line.panel.replaceAll("_", " ") });
+    panel = line.panel;
+    rows.push({
+      label: kindOf(line.asked).label,
+      class: kindOf(line.asked).class,
+      value: [series.mean[0], series.low[0], series.high[0]],
+      marks: metric.ranks && line.chance ? [{ value: line.chance, class: "chance" }] : [],
+      more: ` · ${plural(line.n_questions, "question")}`,
+    });
+  }
+  if (named) add(host, el("h3", {}, group.name));
+  rowChart(host, { rows, xLabel: metric.label, metric: metric.key, told: metric.label, range: true });
 }
 
 function panelsOf(host, metric, panels, { wide } = {}) {
@@ -100,12 +132,20 @@ function panelsOf(host, metric, panels, { wide } = {}) {
 
 function curveCaption(metric, shown) {
   const many = Math.max(...shown.map((group) => group.n_runs));
+  const once = shown.every(askedOnce);
+  const over = shown.every((group) => group.subsets)
+    ? "subsets and seeds"
+    : shown.some((group) => group.subsets)
+      ? "seeds (of sweeps over subsets: over subsets and seeds)"
+      : "seeds";
   const spread =
     many > 1
-      ? `A line is the mean over runs, the band reaches from the lowest to the highest run, thin lines are the runs: the spread over seeds, no interval. `
+      ? once
+        ? `Asked once: there is no course to draw. The dot is the mean over runs, the line reaches from the lowest to the highest run: the spread over ${over}, no interval. `
+        : `A line is the mean over runs, the band reaches from the lowest to the highest run, thin lines are the runs: the spread over ${over}, no interval. `
       : "One run each: there is no spread over seeds to show. ";
   const better = metric.better
-    ? `${metric.better === "low" ? "Lower" : "Higher"} is better${metric.ranks ? ", and drawn on top" : ""}. `
+    ? `${metric.better === "low" ? "Lower" : "Higher"} is better${metric.ranks && !once ? ", and drawn on top" : ""}. `
     : "";
   const swapped = shown.some((group) =>
     group.lines.some((line) => (line.series[metric.key] || {}).swapped),
@@ -172,6 +212,7 @@ function bySplit(host, split) {
   const metric = metricFor(group.lines);
   if (!lines.length || !metric)
     return add(host, el("p", { class: "unknown" }, "No evaluation has been recorded."));
+  if (askedOnce(group)) return answeredOnce(host, group, lines, metric, false);
   const names = [...new Set(lines.map((line) => line.panel))];
   const panels = names
     .map((name) => {

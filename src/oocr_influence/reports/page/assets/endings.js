@@ -25,20 +25,47 @@ function endings(host) {
       figure.replaceChildren(endingSvg(figure.clientWidth || 600, shown, kinds, readout));
     draw();
     observe(figure, draw);
-  } else
+  } else {
     add(
       host,
       el(
         "p",
         { class: "note" },
-        "No ranks are known: none were recorded, or the notices above say why they could not be read.",
+        shown.every((one) => one.group.subsets)
+          ? "Runs on subsets were not asked for ranks (--subset_eval_metrics None asks for all): the share of questions answered right."
+          : "No ranks are known: none were recorded, or the notices above say why they could not be read.",
       ),
     );
+    accuracies(host, shown);
+  }
   add(
     host,
     folded("ending-table", "The same numbers as a table", () => endingTable(shown)),
   );
 }
+
+/** Without ranks: how many questions of each kind were answered right. */
+function accuracies(host, shown) {
+  const rows = [];
+  for (const one of shown) {
+    if (shown.length > 1) rows.push({ title: one.group.name });
+    for (const { asked, accuracy } of one.kinds.filter((kind) => kind.accuracy))
+      rows.push({
+        label: kindOf(asked).label,
+        class: kindOf(asked).class,
+        value: [accuracy.mean, accuracy.low, accuracy.high],
+        more: ` · ${plural(accuracy.n_questions, "answer")}`,
+      });
+  }
+  if (!rows.some((row) => row.value)) return;
+  rowChart(host, { rows, xLabel: "share of right answers", metric: "accuracy", bars: true });
+  add(host, el("p", { class: "note" }, intervalWords(shown)));
+}
+
+const intervalWords = (shown) =>
+  shown.every((one) => one.group.subsets)
+    ? "Bars reach to the mean, thin lines over its 95 % bootstrap interval over entities and subsets, the runs of a subset drawn together."
+    : "Bars reach to the mean, thin lines over its 95 % bootstrap interval over entities and runs.";
 
 const byKind = (a, b) => {
   const order = ["trained", "reversed", "first_hop", "two_hop", "control"];
@@ -59,7 +86,7 @@ function endingCaption(shown, strict) {
     );
   return (
     `Read ${read.join("; ")}${shown.length > 8 ? "; …" : ""}. How to read: each small dot is an entity, at the mean rank of the right answer over all questions of that kind about it; rank 1 is right. ` +
-    `The large dot is the mean over all questions, the bar its 95 % bootstrap interval over entities${many ? " and runs" : " alone (one run says nothing about other seeds)"}${shown.some((one) => one.group.evaluations.length > 1) ? "; the ring is the same mean at the first evaluation" : ""}. ` +
+    `The large dot is the mean over all questions, the bar its 95 % bootstrap interval over entities${many ? (shown.some((one) => one.group.subsets) ? " and runs (on subsets: and subsets, their runs drawn together)" : " and runs") : " alone (one run says nothing about other seeds)"}${shown.some((one) => one.group.evaluations.length > 1) ? "; the ring is the same mean at the first evaluation" : ""}. ` +
     `The dashed line is chance. What ends at chance, as controls should, is not known.` +
     (strict
       ? " Where the earlier system wrote the records the rank is the strict one: ties count as better."
@@ -286,7 +313,7 @@ function endingTable(shown) {
             "group",
             "asked",
             "evaluation",
-            "runs",
+            shown.some((one) => one.group.subsets) ? "runs or subsets" : "runs",
             "entities",
             "questions",
             "mean rank",
@@ -321,7 +348,7 @@ function endingTable(shown) {
     el(
       "p",
       { class: "note" },
-      "[…]: 95 % bootstrap interval over entities, and over runs where there are several.",
+      "[…]: 95 % bootstrap interval over entities, and over runs where there are several; over subsets, their runs drawn together, where runs trained subsets.",
     ),
   );
 }

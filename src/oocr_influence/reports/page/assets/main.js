@@ -10,7 +10,17 @@ const PARTS = [
         : "What is known so far",
     endings,
   ],
-  ["epochs", "Over epochs", "When it came to be known", overEpochs],
+  ["datamodel", "Datamodels", "What each fact did to the answers", datamodels],
+  ["attribution", "Attribution", "What methods of attribution find and predict", attributions],
+  [
+    "epochs",
+    "Over epochs",
+    () =>
+      head.groups.length && head.groups.every((group) => askedOnce(group))
+        ? "What was answered, by kind of question"
+        : "When it came to be known",
+    overEpochs,
+  ],
   ["relations", "By relation", "By relation", byRelation],
   ["forms", "By question", "By type of question", byForm],
   ["examples", null, "With and without examples before the question", byExamples],
@@ -37,9 +47,16 @@ const OF_GROUP = new Set([
 const OF_METRIC = ["epochs", "relations", "forms", "examples", "sets"];
 let setsByName = new Map();
 
+/** Sweeps over subsets and tables of scores are rare: without them their parts are no parts. */
+const isThere = (id) =>
+  (id !== "datamodel" || head.datamodels.length > 0) &&
+  (id !== "attribution" || head.attributions.length > 0);
+
 function redraw(name) {
   const [id, , title, draw] = PARTS.find(([known]) => known === name);
   const part = document.getElementById(id);
+  part.hidden = !isThere(id);
+  if (part.hidden) return part.replaceChildren();
   const group =
     head.groups.length > 1 && OF_GROUP.has(id)
       ? el("p", { class: "kicker" }, head.groups[state.group].name)
@@ -134,7 +151,7 @@ function tools() {
       el(
         "nav",
         { "aria-label": "parts" },
-        PARTS.filter(([, short]) => short).map(([id, short]) => el("a", { href: `#${id}` }, short)),
+        PARTS.filter(([id, short]) => short && isThere(id)).map(([id, short]) => el("a", { href: `#${id}` }, short)),
       ),
       groups || "",
       metrics || "",

@@ -7,6 +7,9 @@ function runTable(host) {
       ? { key: "group", label: "group", value: (run) => head.groups[run.group].name }
       : null,
     { key: "status", label: "status", value: (run) => run.status },
+    head.runs.some((run) => run.subset !== null)
+      ? { key: "subset", label: "subset", number: true, value: (run) => Number(run.subset) }
+      : null,
     { key: "seed", label: "order seed", number: true, value: (run) => run.data_order_seed },
     { key: "epochs", label: "epochs", number: true, value: (run) => run.epochs },
     { key: "rate", label: "peak rate", number: true, value: (run) => run.learning_rate },
@@ -48,6 +51,9 @@ function runTable(host) {
                 run.status,
                 run.resumed ? el("span", { class: "unknown" }, ` resumed ${run.resumed}×`) : null,
               ),
+              head.runs.some((one) => one.subset !== null)
+                ? el("td", { class: "num" }, run.subset === null ? "–" : run.subset)
+                : null,
               [
                 run.data_order_seed === null ? "–" : String(run.data_order_seed),
                 number(run.epochs),

@@ -55,6 +55,9 @@ function trainingPart(host) {
         (group.n_runs > 1
           ? "The line is the mean over runs, the band reaches from the lowest to the highest. "
           : "") +
+        (group.subsets
+          ? "Subsets differ in their number of updates: the last points are of the longer runs alone. "
+          : "") +
         (Object.keys(training.documents).length
           ? "Losses of whole documents are measured at each evaluation on a fixed sample: trained ones, unseen ones of the same facts, and pretraining text. What falls for trained documents alone is their wording, not the facts."
           : ""),
