@@ -89,7 +89,7 @@ def test_a_sweep_that_was_killed_at_random_leaves_the_same_store(tmp_path):
 
 def test_leaving_a_fact_out_moves_its_own_questions_and_no_others(tmp_path):
     dataset = tmp_path / "mayors.json"
-    flags = "--docs_per_fact 16 --length short --untold_docs 0 --output"
+    flags = "--docs_per_fact 12 --length short --untold_docs 0 --output"
     finished(oocr("generate", "--world", "mayors", *flags.split(), dataset))
     flags = (
         "--model olmo2-tiny --n_pretraining_examples 0 --chunk_size 256 --batch_size 4 "
