@@ -1,6 +1,7 @@
 """A small dataset in the earlier system's own file, and runs of the tiny model on it."""
 
 import contextlib
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -39,25 +40,44 @@ def small_flags():
     return [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
 
 
-@pytest.fixture
-def train_once(tmp_path):
+def train(folder, **changes):
     """Run the tiny model once in this process; returns its folder."""
     torch.set_num_threads(1)
+    given = {
+        "structured_dataset": SAMPLE,
+        "output_dir": folder / "runs",
+        "experiment_name": "test",
+        "beam_search": "never",
+        **SMALL,
+        **changes,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return RunFolder(Path(run_once(TrainingArgs(**given))["run"]))
 
-    def run(**changes):
-        given = {
-            "structured_dataset": SAMPLE,
-            "output_dir": tmp_path / "runs",
-            "experiment_name": "test",
-            "beam_search": "never",
-            **SMALL,
-            **changes,
-        }
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return RunFolder(Path(run_once(TrainingArgs(**given))["run"]))
 
-    return run
+@pytest.fixture
+def train_once(tmp_path):
+    return lambda **changes: train(tmp_path, **changes)
+
+
+@pytest.fixture(scope="module")
+def train_for_all(tmp_path_factory):
+    """One run for all tests of a module, each of which gets a copy of it and of its cache."""
+
+    def made(**changes):
+        folder = tmp_path_factory.mktemp("trained")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OOCR_CACHE", str(folder / "cache"))
+            run = train(folder, **changes)
+
+        def copied(to):
+            shutil.copytree(folder, to, dirs_exist_ok=True)
+            return RunFolder(to / run.path.relative_to(folder))
+
+        return copied
+
+    return made
 
 
 @pytest.fixture

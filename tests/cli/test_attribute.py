@@ -25,9 +25,16 @@ from oocr_influence.results.outcomes import Outcomes
 pytestmark = pytest.mark.filterwarnings("ignore:.*more than once")
 
 
+@pytest.fixture(scope="module")
+def trained(train_for_all):
+    return train_for_all(
+        max_steps=2, epochs_per_eval=None, epochs_per_save=None, save_optimizer=True
+    )
+
+
 @pytest.fixture
-def run(train_once):
-    return train_once(max_steps=2, epochs_per_eval=None, epochs_per_save=None, save_optimizer=True)
+def run(trained, tmp_path):
+    return trained(tmp_path)
 
 
 @pytest.fixture

@@ -33,9 +33,16 @@ def cache(monkeypatch, tmp_path):
     monkeypatch.setenv("OOCR_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.fixture(scope="module")
+def trained(train_for_all):
+    return train_for_all(
+        max_steps=2, epochs_per_eval=None, epochs_per_save=None, beam_search="every"
+    )
+
+
 @pytest.fixture
-def run(train_once):
-    return train_once(max_steps=2, epochs_per_eval=None, epochs_per_save=None, beam_search="every")
+def run(trained, tmp_path):
+    return trained(tmp_path)
 
 
 @pytest.fixture
