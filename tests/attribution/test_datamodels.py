@@ -175,6 +175,10 @@ def test_what_cannot_be_fitted_is_refused():
     values[3] = np.nan
     with pytest.raises(ValueError, match="subset 3 has no run"):
         fit(features(x), values)
+    values[3] = 0.0
+    values[3, 0, 0] = values[3, 1, 1] = np.nan  # each question has a run, no run both
+    with pytest.raises(ValueError, match="subset 3 has no run that answered every question"):
+        fit(features(x), values)
     with pytest.raises(ValueError, match="nothing to fit"):
         fit(features(np.ones((10, 2))), np.zeros((10, 2, 1)))
     with pytest.raises(ValueError, match="squares, ridge, lasso"):

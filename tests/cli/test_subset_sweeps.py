@@ -179,6 +179,19 @@ def test_what_is_done_is_not_done_again(sweep):
     assert {str(run.path) for run in find_runs(sweep.path)} == before
 
 
+def test_only_what_a_dead_run_left_is_removed(tmp_path):
+    new, dead, begun = (RunFolder(tmp_path / name) for name in ("new", "dead", "begun"))
+    for run in (new, dead, begun):
+        run.path.mkdir()  # as of another worker, which is about to own it
+    for run in (dead, begun):
+        run.claim()
+        run.release()
+    begun.text_log.touch()
+    for run in (new, dead, begun):
+        subset_block._remove_unbegun(run)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["begun", "new"]
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_run_that_diverges_fails_its_job_once_the_others_are_made(sweep, tmp_path, monkeypatch):
     whole = load_jobs(sweep.jobs)[0].spec.args

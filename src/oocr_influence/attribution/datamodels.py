@@ -204,6 +204,8 @@ def _bootstrapped(
     draw = np.random.default_rng(seed)
     n_subsets = len(x_SF)
     runs = complete_runs(values_SKQ)
+    if bare := [s for s, of_subset in enumerate(runs) if not len(of_subset)]:
+        raise ValueError(f"subset {bare[0]} has no run that answered every question to draw from")
     mean = square = np.zeros(())
     for n in range(1, n_resamples + 1):
         chosen = draw.integers(n_subsets, size=n_subsets)

@@ -143,5 +143,6 @@ class _Block:
 def _remove_unbegun(run_folder: RunFolder) -> None:
     """Remove what a run left that was killed before it had a log: an empty folder with a name."""
     here = {path.name for path in run_folder.path.iterdir()}
-    if here <= {run_folder.owner_file.name} and run_folder.ownership()[0] == "free":
+    # Without an owner it may be another worker's, made this moment.
+    if here == {run_folder.owner_file.name} and run_folder.ownership()[0] == "free":
         remove_folder(run_folder.path)
