@@ -155,6 +155,21 @@ def test_a_bootstrap_draws_subsets_and_their_runs():
     np.testing.assert_array_equal(*same)
 
 
+def test_an_effect_that_a_single_subset_decides_has_no_interval():
+    draw = np.random.default_rng(9)
+    x = 1.0 - np.eye(10)  # each leaves one out
+    values = world_of(10, 2, draw).outcomes(x, 3, draw)
+    model = fit(features(x), values, method="marginal")
+    assert np.isfinite(model.effects).all()
+    assert np.isnan(model.low).all()
+    x = half_of(30, 4, draw)
+    x[:, 0] = np.arange(30) == 7  # one subset alone has it
+    model = fit(features(x), world_of(4, 2, draw).outcomes(x, 3, draw), method="least_squares")
+    assert np.isfinite(model.effects).all()
+    assert np.isnan(model.high[:, 0]).all()
+    assert np.isfinite(model.high[:, 1:]).all()
+
+
 def test_a_feature_that_never_varies_has_no_effect_to_tell():
     draw = np.random.default_rng(7)
     x = half_of(30, 4, draw)

@@ -44,6 +44,9 @@ Floats = npt.NDArray[np.float64]
 Method = Literal["least_squares", "ridge", "lasso", "marginal"]
 N_RESAMPLES = 200
 CONFIDENCE = 0.95
+# A subset that is fitted exactly, whatever it answers, has no leverage left: it alone decides an
+# effect, as in leave-one-fact-out, and says nothing of its error.
+ALONE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Datamodel:
     total, effects are relative to the mean effect: what all documents share cannot be seen."""
     low: Floats
     high: Floats
+    """(Q, F) ends of the intervals; NaN where a single subset decides an effect."""
     intercept: Floats
     """(Q,)"""
     fixed_total: bool
@@ -163,10 +167,12 @@ def _least_squares(xc: Floats, yc: Floats, confidence: float) -> tuple[Floats, F
     solve_FS = (vt_RF.T / s_R) @ u_SR.T
     effects_QF = (solve_FS @ yc).T
     residual_SQ = yc - xc @ effects_QF.T
-    # With leverage 1 a subset is fitted exactly and says nothing of its error.
-    leave_S1 = np.maximum(1 - (u_SR**2).sum(axis=1) - 1 / n_subsets, 1e-12)[:, None]
-    left_out_SQ = residual_SQ / leave_S1
-    variance_QF = (left_out_SQ.T**2) @ (solve_FS.T**2)
+    leave_S = 1 - (u_SR**2).sum(axis=1) - 1 / n_subsets
+    alone_S = leave_S < ALONE
+    left_out_SQ = residual_SQ / np.where(alone_S, np.nan, leave_S)[:, None]
+    rests_F = (np.abs(solve_FS[:, alone_S]) > ALONE * np.abs(solve_FS).max()).any(axis=1)
+    variance_QF = (np.nan_to_num(left_out_SQ).T ** 2) @ (solve_FS.T**2)
+    variance_QF[:, rests_F] = np.nan
     half = student_quantile(confidence, left) * np.sqrt(variance_QF)
     return effects_QF, half, _explained(left_out_SQ, yc)
 
@@ -177,7 +183,8 @@ def _marginal(xc: Floats, yc: Floats, confidence: float) -> tuple[Floats, Floats
         raise ValueError(f"marginal effects of {n_subsets} subsets: at least 4 are needed")
     square_F = (xc**2).sum(axis=0)
     effects_QF = (yc.T @ xc) / square_F
-    leave_SF = np.maximum(1 - xc**2 / square_F - 1 / n_subsets, 1e-12)
+    leave_SF = 1 - xc**2 / square_F - 1 / n_subsets
+    leave_SF = np.where(leave_SF < ALONE, np.nan, leave_SF)  # and so is its feature's interval
     weight_SF = (xc / square_F / leave_SF) ** 2
     variance_QF = np.empty_like(effects_QF)
     for q, effects_F in enumerate(effects_QF):  # a residual of each feature: (S, F) at a time
