@@ -305,6 +305,17 @@ def test_a_run_on_its_own_is_found_beside_experiments(run, tmp_path):
     assert find_experiments(alone.path) == []
 
 
+def test_folders_are_in_the_order_of_time_and_not_of_their_letters(tmp_path):
+    names = [
+        "2026_01_20_23-26-34_zzzzz_death_dates",
+        "2026_01_20_23-26-34_aaaaa_mayors",
+        "2026_01_20_23-26-35_AAAAA_death_dates",
+    ]
+    for name in names:
+        ExperimentFolder(tmp_path / name).all_docs_runs.mkdir(parents=True)
+    assert [found.path.name for found in find_experiments(tmp_path)] == names
+
+
 def test_folders_of_the_earlier_system_are_found(tmp_path):
     run = tmp_path / "2026_01_20_23-26-34_2Q653_a/all_docs_runs/2026_01_20_23-26-57_B6yOG_a.json"
     (run / "checkpoint_final").mkdir(parents=True)

@@ -34,6 +34,7 @@ from oocr_influence.reports.sweep_records import (
 )
 from oocr_influence.results.atomic import write_text
 from oocr_influence.results.finding import find_experiments, find_runs
+from oocr_influence.results.naming import by_time
 from oocr_influence.results.provenance import collect_provenance
 from oocr_influence.results.verification import verify_run
 
@@ -99,7 +100,7 @@ def read_sweeps(outputs: Sequence[Path], *, verify: bool) -> Sweeps:
 
 
 def _experiments(outputs: Sequence[Path]) -> list[ExperimentRecord]:
-    """Each once, in the order of their names, which is that of time."""
+    """Each once, in the order of time."""
     found: dict[Path, ExperimentRecord] = {}
     for path in outputs:
         folders = find_experiments(path)
@@ -111,7 +112,7 @@ def _experiments(outputs: Sequence[Path]) -> list[ExperimentRecord]:
         for folder in folders:
             if folder.path.resolve() not in found:
                 found[folder.path.resolve()] = read_experiment(folder, read_ledger)
-    return [found[path] for path in sorted(found, key=lambda path: path.name)]
+    return [found[path] for path in sorted(found, key=by_time)]
 
 
 def _defaults(arguments: type[CommandArguments], models: set[Any]) -> dict[str, Any]:

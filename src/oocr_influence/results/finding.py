@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from oocr_influence.results.experiment_log import read_experiment_log
-from oocr_influence.results.naming import is_stamped
+from oocr_influence.results.naming import by_time, is_stamped
 from oocr_influence.results.run_folder import (
     RUNS_FOLDERS,
     SUBSET_BUILDER,
@@ -75,18 +75,19 @@ def dataset_file(run: RunFolder) -> Path | None:
 
 
 def _real_folders(parent: Path) -> list[Path]:
-    """The folders in `parent`, without links, which may lead anywhere, and without hidden ones."""
+    """The folders in `parent` by time: no links, which may lead anywhere, and no hidden ones."""
     if not parent.is_dir():
         return []
-    return sorted(
+    folders = [
         path
         for path in parent.iterdir()
         if path.is_dir() and not path.is_symlink() and not path.name.startswith(".")
-    )
+    ]
+    return sorted(folders, key=by_time)
 
 
 def runs_of(experiment: ExperimentFolder) -> list[RunFolder]:
-    """The runs of an experiment, by name, which is by time."""
+    """The runs of an experiment in the order of their beginning."""
     parents = [experiment.path / name for name in RUNS_FOLDERS]
     found = [path for parent in parents for path in _real_folders(parent)]
     return [RunFolder(path) for path in found if is_run(path)]

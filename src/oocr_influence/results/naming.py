@@ -63,6 +63,16 @@ def unstamped(name: str) -> str:
     return name.split("_", 5)[5] if is_stamped(name) else name
 
 
+def by_time(path: Path) -> tuple[str, str, str]:
+    """The order of stamped folders: by time, within a second by name.
+
+    Sorted by their whole names, those of one second would lie as their random letters do.
+    """
+    name = path.name
+    stamp = name[: len("2026_01_20_23-26-34")] if is_stamped(name) else name
+    return stamp, unstamped(name), name
+
+
 def create_stamped(parent: Path, name: str) -> Path:
     """Make `<parent>/<stamp>_<id>_<name>`, a folder that nobody else has made."""
     parent.mkdir(parents=True, exist_ok=True)
