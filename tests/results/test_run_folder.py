@@ -287,8 +287,7 @@ def test_runs_are_found_from_any_level(run, tmp_path):
     )
     (tmp_path / "outputs" / "notes").mkdir()
     (again.path.parent / run.name).symlink_to(run.path)
-    found = sorted([run, again], key=lambda one: one.experiment.name)
-    assert find_runs(tmp_path / "outputs") == found
+    assert find_runs(tmp_path / "outputs") == [run, again]
     assert (
         find_runs(run.experiment.path) == find_runs(run.path.parent) == find_runs(run.path) == [run]
     )
