@@ -11,7 +11,7 @@ from oocr_influence.evaluation.scores import evaluation_mode
 from oocr_influence.models.load import recompute_activations
 from oocr_influence.models.loss import window_loss
 from oocr_influence.models.tiny import untrained_model
-from oocr_influence.training.kernels import settle_kernels
+from oocr_influence.training.kernels import KeptKernels, settle_kernels
 from oocr_influence.training.loop import accumulate_gradients, to_device
 
 pytestmark = [
@@ -95,3 +95,28 @@ def test_lengths_and_layouts_do_not_make_new_graphs_without_end():
     for micro_batch_size in (3, 4, 5):
         update(model, settled.attention, micro_batch_size)
     assert counters["stats"]["unique_graphs"] == 0
+
+
+def test_kept_compiled_layers_give_the_bits_of_fresh_ones():
+    """A second run of a process: the weights are put back, the layers stay compiled."""
+    kept, model = KeptKernels(), small_model()
+    untouched = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found, graphs = [], []
+    for _ in range(2):
+        counters.clear()
+        asked = {"attention": "auto", "compiled": "on", "micro_batch_size": 2}
+        settled = kept.settle(model, windows(), **asked)
+        assert settled.compiled, settled.kernel_notices
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        losses = []
+        for _ in range(3):
+            losses.append(update(model, settled.attention)[0])
+            optimizer.step()
+        found.append((losses, {name: t.clone() for name, t in model.state_dict().items()}))
+        graphs.append(counters["stats"]["unique_graphs"])
+        model.load_state_dict(untouched)
+    assert graphs[0] > 0 == graphs[1]
+    (first, one), (second, other) = found
+    assert first == second
+    assert first[0] != first[2]
+    assert all(torch.equal(one[name], other[name]) for name in one)

@@ -5,12 +5,12 @@ import logging
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, RwkvConfig
+from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig, RwkvConfig
 
 from oocr_influence.datasets.packing import pack
 from oocr_influence.models.tiny import untrained_model
 from oocr_influence.training import kernels, loop
-from oocr_influence.training.kernels import settle_kernels
+from oocr_influence.training.kernels import KeptKernels, settle_kernels
 from oocr_influence.training.loop import accumulate_gradients
 from oocr_influence.training.probe import AttentionMaskError
 
@@ -158,3 +158,48 @@ def test_nothing_is_compiled_on_the_cpu_unless_asked(monkeypatch):
     monkeypatch.setattr(kernels, "compile_layers", raising)
     assert settle(small_model()).kernel_notices == ()
     assert settle(small_model(), compiled="off").kernel_notices == ()
+
+
+def windows_of(*lengths):
+    documents = [np.arange(2, n + 2) for n in lengths]
+    return pack(documents, chunk_size=32, packing="masked", pad_id=1)
+
+
+def keep(kept, model, found, attention="auto"):
+    return kept.settle(model, found, attention=attention, compiled="off", micro_batch_size=2)
+
+
+def test_kept_kernels_are_proved_once_and_told_of_each_time(monkeypatch, caplog):
+    proved = []
+    prove = kernels.check_attention
+    monkeypatch.setattr(
+        kernels, "check_attention", lambda *given: (proved.append(given[2]), prove(*given))
+    )
+    model, kept = small_model(), KeptKernels()
+    with caplog.at_level(logging.INFO):
+        first = keep(kept, model, windows_of(20, 9, 3))
+        assert keep(kept, model, windows_of(19, 8, 3, 17)) == first == settle(model)
+    assert proved == ["padded", "padded"]  # the first, and the one beside
+    assert caplog.text.count("attention: padded") == 3
+    keep(kept, model, windows_of(21, 2))
+    assert len(proved) == 3  # a longer document
+    keep(kept, model, windows_of(2, 2, 2, 2, 2))
+    assert len(proved) == 4  # more in a window
+    keep(kept, model, windows_of(21, 2, 2, 2, 2))
+    assert len(proved) == 4
+    # What a run that goes on began with is settled for it, and anew for the next.
+    assert keep(kept, model, windows_of(5), "dense").attention == "dense"
+    assert keep(kept, model, windows_of(5)).attention == "padded"
+    assert len(proved) == 6
+
+
+def test_a_short_sight_is_found_in_the_first_run_where_it_matters():
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, sliding_window=8, initializer_range=0.1,
+    )  # fmt: skip
+    model, kept = AutoModelForCausalLM.from_config(config), KeptKernels()
+    keep(kept, model, windows_of(7, 5), "dense")
+    with pytest.raises(AttentionMaskError, match="differ by"):
+        keep(kept, model, windows_of(20, 5), "dense")

@@ -3,8 +3,8 @@
     base = KeptBase(args)                       # args of any of them
     run_once(args, preparation=base.prepare(args), base=base)
 
-The base model is loaded once and put back before each run, documents are tokenised once, questions
-planned once. A run has the same bits as in a process of its own.
+The base model is loaded once and put back before each run, its kernels are settled once, documents
+are tokenised once, questions planned once. A run has the same bits as in a process of its own.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from oocr_influence.cli.run_asking import PlannedSuite, plan_of
 from oocr_influence.datasets.document_dataset import load_structured_dataset
 from oocr_influence.datasets.packing import IntArray, PackedWindows, pack, tokenize_documents
 from oocr_influence.datasets.selection import TrainingDocument
-from oocr_influence.models.compiled import undo_compile
 from oocr_influence.models.load import load_model, load_tokenizer, weights_digest
 from oocr_influence.results.cache import Cache
+from oocr_influence.training.kernels import KeptKernels
 
 # What runs that share a base may differ in.
 OWN = ("structured_dataset", "output_dir", "data_order_seed", "subset_split")
@@ -56,6 +56,7 @@ class KeptBase:
         self._packing = packing_options(args, self._tokenizer)
         self._tokens: dict[tuple[str, int], IntArray] = {}
         self._weights: _Weights | None = None
+        self.kernels = KeptKernels()
         self._suite: tuple[dict[str, Any], PlannedSuite] | None = None
 
     def prepare(self, args: TrainingArgs) -> Preparation:
@@ -111,7 +112,6 @@ def _loaded(resolved: Any, args: TrainingArgs) -> _Weights:
 @torch.no_grad()
 def _put_back(weights: _Weights) -> None:
     model = weights.model
-    undo_compile(model)
     model.zero_grad(set_to_none=True)
     for name, tensor in model.state_dict().items():
         tensor.copy_(weights.untouched[name])

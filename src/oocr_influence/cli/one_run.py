@@ -17,7 +17,7 @@ import torch
 
 from oocr_influence.cli.adapters import begin_adapter
 from oocr_influence.cli.kept_base import KeptBase
-from oocr_influence.cli.micro_batch import settle
+from oocr_influence.cli.micro_batch import settle as settle_micro_batch
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation, prepare
 from oocr_influence.cli.resuming import Resumed, begun_with, check_same, resume
@@ -70,7 +70,7 @@ def run_once(
     phases = Phases()
     control.report({"completed": 0, "total": None, "message": "tokenising"})
     with phases("prepare"):
-        preparation = settle(preparation or prepare(args))
+        preparation = settle_micro_batch(preparation or prepare(args))
     resumed = None
     if unfinished is not None:
         resumed = resume(unfinished)
@@ -236,7 +236,8 @@ class _Run:
     def _settle_kernels(self) -> Attention:
         attention, compiled = begun_with(self.resumed, self.args)
         team = self.context.team
-        kernels = settle_kernels(
+        settle = settle_kernels if self.base is None else self.base.kernels.settle
+        kernels = settle(
             self.model,
             self.preparation.windows,
             attention=attention,

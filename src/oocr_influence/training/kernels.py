@@ -20,7 +20,7 @@ from oocr_influence.datasets.packing import PackedWindows
 from oocr_influence.models.attention_probe import refuse_packed
 from oocr_influence.models.compiled import compile_layers, undo_compile
 from oocr_influence.training.loop import Attention, accumulate_gradients
-from oocr_influence.training.probe import AttentionMaskError, check_attention
+from oocr_influence.training.probe import AttentionMaskError, check_attention, hardest_windows
 
 logger = logging.getLogger("oocr_influence")
 
@@ -63,11 +63,59 @@ def settle_kernels(
         refused = _try_compiled(model, windows, rows, used)
         if refused is not None:
             notices.append(f"not compiled: {refused}")
-    for notice in notices:
+    kernels = TrainingKernels(used, wanted and refused is None, tuple(notices))
+    _tell_of(kernels)
+    return kernels
+
+
+def _tell_of(kernels: TrainingKernels) -> None:
+    for notice in kernels.kernel_notices:
         logger.warning("%s", notice)
-    now_compiled = wanted and refused is None
-    logger.info("attention: %s; layers: %s", used, "compiled" if now_compiled else "not compiled")
-    return TrainingKernels(used, now_compiled, tuple(notices))
+    layers = "compiled" if kernels.compiled else "not compiled"
+    logger.info("attention: %s; layers: %s", kernels.attention, layers)
+
+
+class KeptKernels:
+    """Settled for the first of several runs of one model, and kept for those that follow.
+
+    The model must come with the same weights each time. A run whose documents are longer, or more
+    in a window, than any before is checked like the first.
+    """
+
+    def __init__(self) -> None:
+        self._asked: tuple[object, ...] | None = None
+        self._kernels: TrainingKernels | None = None
+        self._hardest = (0, 0)
+
+    def settle(
+        self,
+        model: Any,
+        windows: PackedWindows,
+        *,
+        attention: AttentionChoice | Attention,
+        compiled: CompileChoice,
+        micro_batch_size: int,
+    ) -> TrainingKernels:
+        """As `settle_kernels`, whose errors it raises."""
+        asked = (attention, compiled, micro_batch_size)
+        hardest = hardest_windows(windows)
+        if self._kernels is None or self._asked != asked:
+            undo_compile(model)
+            self._kernels = settle_kernels(
+                model,
+                windows,
+                attention=attention,
+                compiled=compiled,
+                micro_batch_size=micro_batch_size,
+            )
+            self._asked, self._hardest = asked, hardest
+            return self._kernels
+        if any(now > before for now, before in zip(hardest, self._hardest, strict=True)):
+            check_attention(model, windows, self._kernels.attention)
+            most, longest = zip(hardest, self._hardest, strict=True)
+            self._hardest = (max(most), max(longest))
+        _tell_of(self._kernels)
+        return self._kernels
 
 
 def _settle_attention(

@@ -9,6 +9,7 @@ Letters: T tokens, V vocabulary.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -45,6 +46,12 @@ def check_attention(model: Any, windows: PackedWindows, attention: Attention = "
                     "document alone. Lower --chunk_size below the model's attention window, or "
                     "use another model"
                 )
+
+
+def hardest_windows(windows: PackedWindows) -> tuple[int, int]:
+    """The most pieces that a window has, and the tokens of the longest piece."""
+    counts = Counter(piece.window for piece in windows.pieces)
+    return max(counts.values()), max(piece.end - piece.start for piece in windows.pieces)
 
 
 def _telling_windows(windows: PackedWindows) -> list[int]:
