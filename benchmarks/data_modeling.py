@@ -3,10 +3,11 @@
     python benchmarks/data_modeling.py          # minutes; the whole: --subsets 100 --runs 5
     python benchmarks/data_modeling.py --only lds
 
-`kept` is a sweep of `olmo2-tiny` as users run it: blocks of runs, each in one process. `alone`
-are some of the same runs, one process each, as the earlier system made them. Throughput is runs a
-minute of one worker. `between` is from the end of a run to the first update of the next of its
-block, by their logs. `lds` fits a ridge to 200 subsets of 3,000 documents and scores 500 questions
+`kept` is a sweep of `olmo2-tiny` as users run it: blocks of runs, each in one process, of 20
+updates of 1 and of 4 windows of 256 tokens. `alone` are some of the same runs, one process each, as
+the earlier system made them. Throughput is runs a minute of one worker. `between` is from the end
+of a run to the start of the first update of the next of its block, by their logs. `lds` fits a
+ridge to 200 subsets of 3,000 documents and scores 500 questions
 on 200 others; its world is linear, so that the ceiling is known.
 """
 
@@ -22,7 +23,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,17 @@ from oocr_influence.attribution.features import Features
 from oocr_influence.attribution.lds import lds_of_predictions
 from oocr_influence.results.experiment_log import read_experiment_log
 from oocr_influence.results.finding import find_experiments, find_runs
-from oocr_influence.results.run_folder import RunFolder
+from oocr_influence.results.run_folder import ExperimentFolder, RunFolder
 from oocr_influence.results.subset_outcomes import subset_outcomes
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 OOCR = [sys.executable, "-m", "oocr_influence.cli.main"]
 FLAGS = (
-    "--model olmo2-tiny --n_pretraining_examples 0 --chunk_size 256 --batch_size 4 "
-    "--micro_batch_size 4 --learning_rate 1e-3 --runs_per_dataset_all_docs 0 --docs_per_run 100 "
-    "--max_steps 20 --subset_eval_sets *_eval_gen_1_no_fs --max_workers 1"
+    "--model olmo2-tiny --n_pretraining_examples 0 --chunk_size 256 --learning_rate 1e-3 "
+    "--runs_per_dataset_all_docs 0 --max_steps 20 --subset_eval_sets *_eval_gen_1_no_fs "
+    "--max_workers 1"
 ).split()
+DOCUMENTS_A_WINDOW = 27  # short ones, of 20 windows: an epoch is 20 updates
 
 
 def oocr(*words: object) -> float:
@@ -55,16 +56,22 @@ def oocr(*words: object) -> float:
     return time.perf_counter() - began
 
 
-def sweep(folder: Path, subsets: int, runs: int, alone: int) -> dict[str, Any]:
-    """Runs a minute of one worker, base kept and one process a run; seconds between two runs."""
+def sweep(folder: Path, windows: int, subsets: int, runs: int, alone: int) -> dict[str, Any]:
+    """Runs a minute of one worker, base kept and one process a run; seconds between two runs.
+
+    `windows` are those of an update.
+    """
     dataset = folder / "mayors.json"
     oocr(*"generate --world mayors --docs_per_fact 20 --length short --output".split(), dataset)
     words = ["--dataset_builder_path", dataset, "--output_dir", folder / "outputs", *FLAGS]
+    words += ["--batch_size", windows, "--micro_batch_size", windows]
+    words += ["--docs_per_run", DOCUMENTS_A_WINDOW * windows]
     counts = ["--n_datasets_train", subsets, "--runs_per_dataset_train", runs]
     seconds = oocr("data_modeling", "--experiment_name", "kept", *words, *counts)
     (experiment,) = find_experiments(folder / "outputs")
     made = find_runs(experiment.path)
-    between = sorted(_between(made))
+    between = sorted(gap for block in _blocks(experiment) for gap in _between(block))
+    updates = [len(run.steps.read_text(encoding="utf-8").splitlines()) for run in made]
     each = [_alone(run, folder) for run in made[:alone]]
     kept_a_minute, alone_a_minute = 60 * len(made) / seconds, 60 / statistics.median(each)
     began = time.perf_counter()
@@ -74,6 +81,7 @@ def sweep(folder: Path, subsets: int, runs: int, alone: int) -> dict[str, Any]:
     subset_outcomes(experiment.path)
     return {
         "runs": len(made),
+        "updates a run (fewest, most)": [min(updates), max(updates)],
         "kept: runs a minute": kept_a_minute,
         "alone: runs a minute": alone_a_minute,
         "ratio": kept_a_minute / alone_a_minute,
@@ -86,19 +94,20 @@ def sweep(folder: Path, subsets: int, runs: int, alone: int) -> dict[str, Any]:
     }
 
 
-def _between(runs: Sequence[RunFolder]) -> list[float]:
-    """From the end of each run to the first update of the next of its block."""
-    lines = []
-    for run in runs:
+def _blocks(experiment: ExperimentFolder) -> list[list[RunFolder]]:
+    """The runs of each job, in the order in which they were made."""
+    exits = [json.loads(path.read_text()) for path in sorted(experiment.jobs.glob("*/exit.json"))]
+    return [[RunFolder(Path(run)) for run in one["result"]["runs"]] for one in exits]
+
+
+def _between(block: Sequence[RunFolder]) -> list[float]:
+    """Seconds from the end of each run to the start of the first update of the next."""
+    ends, starts = [], []
+    for run in block:
         log = run.text_log.read_text(encoding="utf-8").splitlines()
-        stamps = [_time(line) for line in log if line[:4].isdigit()]
-        steps = run.steps.read_text(encoding="utf-8").splitlines()
-        begun = next(_time(line) for line in log if "attention:" in line)
-        lines.append((stamps[0], begun + json.loads(steps[0])["seconds"], stamps[-1]))
-    lines.sort()
-    gaps = [later[1] - earlier[2] for earlier, later in pairwise(lines)]
-    # Between blocks a process starts: told of by throughput.
-    return [gap for gap in gaps if gap < 5]
+        ends.append(max(_time(line) for line in log if line[:4].isdigit()))
+        starts.append(next(_time(line) for line in log if "attention:" in line))  # the last before
+    return [start - end for end, start in zip(ends, starts[1:], strict=False)]
 
 
 def _time(line: str) -> float:
@@ -149,17 +158,24 @@ def main() -> None:
     parser.add_argument("--subsets", type=int, default=20)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--alone", type=int, default=5)
+    parser.add_argument("--windows", type=int, nargs="+", default=[1, 4], help="an update has")
     parser.add_argument("--only", choices=["sweep", "lds"])
     given = parser.parse_args()
-    found: dict[str, Any] = {}
     if given.only != "sweep":
-        found |= lds()
+        _show(lds())
     if given.only != "lds":
         with tempfile.TemporaryDirectory() as folder:
-            found |= sweep(Path(folder), given.subsets, given.runs, given.alone)
+            for windows in given.windows:
+                print(f"20 updates of {windows} windows")
+                here = Path(folder) / str(windows)
+                here.mkdir()
+                _show(sweep(here, windows, given.subsets, given.runs, given.alone))
+
+
+def _show(found: dict[str, Any]) -> None:
     for name, value in found.items():
         values = value if isinstance(value, list) else [value]
-        print(f"{name:60} {', '.join(f'{v:.3g}' for v in values)}")
+        print(f"{name:60} {', '.join(f'{v:.3g}' for v in values)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -99,6 +99,7 @@ def test_lengths_and_layouts_do_not_make_new_graphs_without_end():
 
 def test_kept_compiled_layers_give_the_bits_of_fresh_ones():
     """A second run of a process: the weights are put back, the layers stay compiled."""
+    torch._dynamo.reset()  # of what other tests compiled
     kept, model = KeptKernels(), small_model()
     untouched = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     found, graphs = [], []

@@ -71,7 +71,7 @@ def make_optimizer(
         lr=0.0,
         betas=betas,
         eps=settings.eps,
-        fused=next(model.parameters()).device.type == "cuda",
+        fused=next(model.parameters()).device.type in ("cuda", "cpu"),
     )
 
 
