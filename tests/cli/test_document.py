@@ -366,7 +366,7 @@ def test_a_sweep_of_a_cluster_stopped_partly_failed_and_resumed(tmp_path):
     end(jobs[0], first, "lost", -9, error_message="its machine is gone")
     second = take(jobs[0], host="node9", gpus="0,1", pid=1)
     end(jobs[0], second, "ok", 0, result={"run": str(made.run.path)})
-    third = take(jobs[1], host="node9", gpus="2", pid=1)
+    third = take(jobs[1], host="node9", node="gpu-b", gpus="2", pid=1)
     end(jobs[1], third, "failed", 1, error_type="NonFiniteLossError", error_message="step 7: nan")
     driver = {"pid": 77, "host": "login1"}
     described = {"engine": "slurm", "gpus_per_job": 2, "at_once": 8, "number": 1}
@@ -385,6 +385,7 @@ def test_a_sweep_of_a_cluster_stopped_partly_failed_and_resumed(tmp_path):
     assert "process 77 on login1" in gpus
     assert "| seed_42 | 1 | node7 | 3 |" in gpus
     assert "| seed_42 | 2 | node9 | 0,1 |" in gpus
+    assert "| seed_43 | 1 | node9, node gpu-b | 2 |" in gpus
     timeline = section(text, "## Training Timeline")
     assert "**Asked to stop:** 2026-11-27 10:59:00 UTC, clustered" in timeline
     assert "| lost: its machine is gone |" in timeline

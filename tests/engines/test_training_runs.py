@@ -123,11 +123,30 @@ def test_lost_nodes_killed_workers_and_drivers_change_no_bit(place, undisturbed,
             same = (place_, began, until) == (other, start_, end_)
             if place_ == other and not same and "lost" not in (status, its):
                 assert until <= start_ or end_ <= began, f"two runs at once on {place_}"
-    verified = [sys.executable, "-m", "oocr_influence.cli.main", "verify", str(outputs)]
-    done = subprocess.run(verified, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stdout
+    oocr("verify", outputs)
+    recorded_as_it_went(outputs, tmp_path / "record", place.name, ended)
     left = [p.pid for p in psutil.process_iter() if _belongs(p, experiment)]
     assert left == []
+
+
+def recorded_as_it_went(outputs, to, engine, ended):
+    """The replication record names the engine, each attempt with its node, and what was lost."""
+    oocr("document", outputs, "--to", to)
+    text = (to / "replication.md").read_text()
+    assert f"Engine `{engine}`" in text
+    assert f"eight: {RUNS}/{RUNS} runs completed" in text
+    rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
+    for node in {node for (node, _), *_ in ended}:
+        told = sum(any(cell.endswith(f"node {node}") for cell in row) for row in rows)
+        assert told == sum(where[0] == node for where, *_ in ended), f"of {node}: {told} rows"
+    lost = sum(status == "lost" for *_, status in ended)
+    assert lost == sum(any(cell.startswith("lost") for cell in row) for row in rows), text
+
+
+def oocr(*words):
+    command = [sys.executable, "-m", "oocr_influence.cli.main", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def _belongs(process, experiment):

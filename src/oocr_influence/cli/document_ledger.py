@@ -62,6 +62,7 @@ def _attempt(number: int, claim: Record, ended: Record) -> Attempt:
     return Attempt(
         number=number,
         host=claim.get("host"),
+        node=claim.get("node"),
         gpus=claim.get("gpus"),
         started_at=claim.get("started_at") or ended.get("started_at"),
         ended_at=ended.get("ended_at"),

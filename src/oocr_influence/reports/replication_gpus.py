@@ -53,7 +53,7 @@ def _of_experiment(one: ExperimentRecord) -> list[str]:
         told = ", ".join(f"{n} on {host}" for host, n in sorted(hosts.items()))
         lines.append(f"- {count(len(one.ledger.workers), 'worker')}: {told}")
     rows = [
-        [job.label, attempt.number, attempt.host or UNKNOWN, _places(attempt), _device(one, job)]
+        [job.label, attempt.number, _machine(attempt), _places(attempt), _device(one, job)]
         for job in one.ledger.jobs
         for attempt in job.attempts
     ]
@@ -62,6 +62,11 @@ def _of_experiment(one: ExperimentRecord) -> list[str]:
         return [*lines, "", *table(header, rows)]
     devices = {str(run.logged.get("device", UNKNOWN)) for run in one.runs}
     return [*lines, f"- No job's record says which GPU it had; devices: {', '.join(devices)}"]
+
+
+def _machine(attempt: Attempt) -> str:
+    host = attempt.host or UNKNOWN
+    return host if attempt.node in (None, host) else f"{host}, node {attempt.node}"
 
 
 def _places(attempt: Attempt) -> str:

@@ -28,6 +28,8 @@ class Attempt:
 
     number: int
     host: str | None = None
+    node: str | None = None
+    """What an engine calls the machine, or its part: a node of Slurm's, an id of Ray's."""
     gpus: str | None = None
     """As CUDA_VISIBLE_DEVICES named them; empty for a core."""
     started_at: str | None = None
