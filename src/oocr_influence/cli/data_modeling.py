@@ -73,7 +73,7 @@ def main(args: DataModelingArgs) -> int:
         if subsets is not None:
             print("\n".join(subsets.describe()))
             n_runs += len(subsets.runs)
-            n_bytes += len(subsets.runs) * subsets.run_bytes()
+            n_bytes += subsets.needed_bytes()
         if args.dry_run:
             return 0
         reservation = reserve_disk(args.output_dir, n_bytes, f"{n_runs} runs")
@@ -169,16 +169,20 @@ def start_all(
         micro_batch_trial=preparation.micro_batch_trial,
         axes=axes_of([one.point for one in planned]) or None,
     )
-    if subsets is None:
-        _write_plan(args, planned, experiment)
+    _write_plan(args, planned, subsets, experiment)
     return experiment
 
 
-def _write_plan(args: DataModelingArgs, planned: list[Planned], experiment: Experiment) -> None:
+def _write_plan(
+    args: DataModelingArgs,
+    planned: list[Planned],
+    subsets: SubsetPlan | None,
+    experiment: Experiment,
+) -> None:
     """What is expected, for `oocr plan --against`; a sweep does not depend on it."""
     try:
         hardware = hardware_of(on_cpu=args.gpus_per_job == 0, here=args.execution().is_here)
-        write_json(experiment.folder.plan, plan_sweep(args, planned, hardware))
+        write_json(experiment.folder.plan, plan_sweep(args, planned, hardware, subsets=subsets))
     except Exception as error:
         warnings.warn(f"no plan.json was written: {type(error).__name__}: {error}", stacklevel=2)
 

@@ -33,7 +33,7 @@ from oocr_influence.results.atomic import write_json
 from oocr_influence.results.digests import file_digest
 from oocr_influence.results.run_folder import ExperimentFolder
 
-# What a run on a subset leaves where it saves no checkpoint, as seen for the built-in worlds.
+# What a run on a subset leaves of one evaluation, without checkpoints, for the built-in worlds.
 RUN_BYTES = 2 * 2**20
 JOBS_A_WORKER = 8  # so that workers end at about the same time, and a lost job costs little
 MOST_RUNS_A_JOB = 50
@@ -78,10 +78,22 @@ class SubsetPlan:
 
     def run_bytes(self) -> int:
         """What a run leaves on disk at most (bytes)."""
-        # The whole dataset's schedule saves as often as any subset's, or more often.
+        return self._on_all().checkpoints_bytes() + self.record_bytes()
+
+    def record_bytes(self) -> int:
+        """The same without its checkpoints."""
+        if self.shared.save_datasets:
+            return OTHER_BYTES_PER_RUN
+        return RUN_BYTES * max(1, len(self._on_all().evaluations))
+
+    def _on_all(self) -> Preparation:
+        """Of such a run on all documents, which saves and asks as often as any, or more often."""
         schedule = self.shared.schedule(len(self.preparation.windows))
-        whole = replace(self.preparation, args=self.shared, schedule=schedule)
-        return RUN_BYTES + whole.run_bytes() - OTHER_BYTES_PER_RUN
+        return replace(self.preparation, args=self.shared, schedule=schedule)
+
+    def needed_bytes(self) -> int:
+        """What all runs leave on disk at most (bytes)."""
+        return len(self.runs) * self.run_bytes()
 
     def describe(self) -> list[str]:
         """Lines that say what will be run."""
