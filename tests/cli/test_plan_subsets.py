@@ -14,11 +14,13 @@ from oocr_influence.cli.arguments import UsageError, parse
 from oocr_influence.cli.data_modeling import DataModelingArgs
 from oocr_influence.cli.plan import PlanArguments
 from oocr_influence.cli.plan_blocks import blocks_before
+from oocr_influence.cli.plan_counts import count_run
 from oocr_influence.cli.plan_figures import Figure
 from oocr_influence.cli.plan_hardware import hardware_of
 from oocr_influence.cli.plan_run import RunFigures
 from oocr_influence.cli.plan_subsets import PlannedSubsets
 from oocr_influence.cli.plan_time import makespan
+from oocr_influence.cli.preparation import prepare
 from oocr_influence.cli.subset_block import SubsetRun
 from oocr_influence.cli.subset_counts import count_subsets
 from oocr_influence.cli.subset_plan import plan_subsets
@@ -28,11 +30,11 @@ from oocr_influence.results.step_log import read_steps
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "earlier_structured_dataset.json"
 FLAGS = (
-    "--model olmo2-tiny --n_pretraining_examples 2 --chunk_size 64 --batch_size 2 "
-    "--micro_batch_size 2 --learning_rate 1e-3 --execution_mode in_process --experiment_name sub "
+    "--model olmo2-tiny --n_pretraining_examples 2 --chunk_size 128 --batch_size 4 "
+    "--micro_batch_size 4 --learning_rate 1e-3 --execution_mode in_process --experiment_name sub "
     "--n_loss_documents 0 --beam_search never --docs_per_run 4 --n_datasets_train 4 "
-    "--n_datasets_test 2 --runs_per_dataset_train 2 --runs_per_job 3 --epochs 1.6 "
-    "--burnin_epochs 0.3 --eval_first_step --epochs_per_eval 0.5 --save_final_checkpoint "
+    "--n_datasets_test 2 --runs_per_dataset_train 2 --runs_per_job 3 --epochs 1.2 "
+    "--burnin_epochs 0.3 --eval_first_step --epochs_per_eval 1 --save_final_checkpoint "
     "--all_docs_epochs_per_eval None --all_docs_epochs_per_save None --runs_per_dataset_all_docs 1"
 ).split()
 
@@ -47,7 +49,7 @@ def uneven(tmp_path_factory):
     raw = json.loads(SAMPLE.read_text())
     for place, document in enumerate(raw["document_dataset"]["docs"]):
         if document["type"] == "synthetic_document":
-            document["completion"] *= 1 + 2 * (place % 4)
+            document["completion"] *= 1 + 2 * (place % 3)
     path = tmp_path_factory.mktemp("data") / "uneven.json"
     path.write_text(json.dumps(raw))
     return path
@@ -150,6 +152,30 @@ def test_each_subset_is_counted_as_its_runs_pack_it(swept):
     assert some.of(SubsetRun("test", 0, 42)) is None
     seen = [counts.counted["train", index].updates for index in (0, 3)]
     assert some.total(subsets, lambda one: one.updates) == pytest.approx(sum(seen) / 2 * 10)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--packing concat",
+        "--packing concat --drop_last --no-overlap_cuts",
+        "--packing separate --document_order file",
+        "--compat earlier",
+        "--subset_design leave_one_fact_out --n_datasets_train 4 --n_datasets_test 4",
+        "--sampling_k 2 --packing_seed 3 --chunk_size 48",
+    ],
+)
+def test_counts_are_those_of_each_runs_own_preparation(uneven, tmp_path, words):
+    args = parse(DataModelingArgs, words_of(uneven, tmp_path, *words.split()))
+    planned = plan_all(args)
+    subsets = plan_subsets(args, planned[0].preparation)
+    experiment = data_modeling.start_all(args, planned, subsets).folder
+    counts = count_subsets(subsets)
+    for run in subsets.runs:
+        alone = prepare(run.args(subsets.shared, experiment))
+        assert counts.of(run) == count_run(alone)
+        assert counts.checkpoint_bytes[run.split, run.index] == alone.checkpoints_bytes()
+    assert len({one.windows for one in counts.counted.values()}) > 1
 
 
 def test_planned_against_actual(swept, capsys):

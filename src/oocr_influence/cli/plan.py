@@ -155,6 +155,8 @@ def _print_comparison(args: PlanArguments) -> int:
         return 0
     for name, found in compared.items():
         title = f"{name}: {found['finished']} runs are finished"
+        if found["extensions"]:
+            title += "; it was planned as it began, and has been extended since"
         print(render_comparison(found["rows"], title), end="\n\n")
     return 0
 

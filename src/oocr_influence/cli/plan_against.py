@@ -20,7 +20,8 @@ Row = dict[str, Any]
 
 
 def compare(path: Path) -> dict[str, dict[str, Any]]:
-    """By experiment: how many of its runs are finished, and rows of planned and actual values.
+    """By experiment: how many of its runs are finished, how often it was extended since it was
+    planned, and rows of planned and actual values.
 
     Raises UsageError where no experiment has a plan.
     """
@@ -46,8 +47,11 @@ def _compare(folder: ExperimentFolder) -> dict[str, Any]:
     planned_runs = [part["run_seconds"]["value"] for part in parts for _ in range(part["n_runs"])]
     least, most = whole["disk_bytes"]
     used = bytes_on_disk(folder.path)
+    began = _read(folder)
+    extensions = [] if began is None else began.log_dict.get("extensions") or []
     return {
         "finished": len(finished),
+        "extensions": len(extensions),
         "rows": [
             _row("runs", whole["runs"], len(finished)),
             *([_row("jobs", whole["jobs"], _jobs_done(folder))] if "jobs" in whole else []),
@@ -72,7 +76,7 @@ def _row(what: str, planned: float | None, actual: float | None, unit: str = "")
     return {"what": what, "planned": planned, "actual": actual, "unit": unit}
 
 
-def _read(run: RunFolder) -> LoggedExperiment | None:
+def _read(run: RunFolder | ExperimentFolder) -> LoggedExperiment | None:
     try:
         return read_experiment_log(run.experiment_log)
     except (OSError, ValueError):

@@ -3,7 +3,7 @@
     counts = count_subsets(plan)
     counts.of(SubsetRun("train", 7, 42)).updates
 
-Documents are tokenised once, and each subset is packed as its runs pack it.
+Each subset is packed as its runs pack it, out of the tokens of the whole dataset's windows.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from oocr_influence.cli.arguments import UsageError
 from oocr_influence.cli.plan_counts import RunCounts, count_run
 from oocr_influence.cli.preparation import Preparation, packing_options
 from oocr_influence.cli.subset_block import SubsetRun
 from oocr_influence.cli.subset_plan import SubsetPlan
-from oocr_influence.datasets.packing import IntArray, pack, tokenize_documents
+from oocr_influence.datasets.packing import IntArray, Piece, pack, tokenize_documents
 from oocr_influence.datasets.selection import (
     TrainingDocument,
     in_packing_order,
@@ -87,13 +90,11 @@ class _Packer:
             document_order="file",
         )
         self._packing = packing_options(self._args, self._whole.tokenizer)
-        drawn = {place for subset in plan.each() for place in subset.places}
-        used = self._of_places(drawn)
-        texts = [document.text for document in used]
+        self._tokens = _tokens_of(self._whole)
+        lacking = [one for one in self._file_order if one.key not in self._tokens]
+        texts = [document.text for document in lacking]
         tokens = tokenize_documents(texts, self._whole.tokenizer, self._args.packing)
-        self._tokens: dict[tuple[str, int], IntArray] = {
-            document.key: ids for document, ids in zip(used, tokens, strict=True)
-        }
+        self._tokens |= {one.key: ids for one, ids in zip(lacking, tokens, strict=True)}
 
     def typical(self, subset: Subset) -> Preparation:
         """The same with the dataset that such a run reads."""
@@ -113,14 +114,18 @@ class _Packer:
             packing_seed=self._args.packing_seed,
             document_order=self._args.document_order,
         )
-        windows = pack([self._tokens[document.key] for document in documents], **self._packing)
+        try:
+            windows = pack([self._tokens[document.key] for document in documents], **self._packing)
+            schedule = self._args.schedule(len(windows))
+        except ValueError as error:
+            raise UsageError(f"a subset of {len(subset.places)} documents: {error}") from None
         return replace(
             self._whole,
             # As of a run on a subset, which earlier ones are looked for by.
             args=self._args.model_copy(update={"subset_split": subset.split}),
             documents=documents,
             windows=windows,
-            schedule=self._args.schedule(len(windows)),
+            schedule=schedule,
         )
 
     def _of_places(self, places: set[int]) -> list[TrainingDocument]:
@@ -130,3 +135,21 @@ class _Packer:
             for document in self._file_order
             if id(document.document) in drawn or isinstance(document.document, PretrainingDocument)
         ]
+
+
+def _tokens_of(whole: Preparation) -> dict[tuple[str, int], IntArray]:
+    """The tokens of each document, but for those of which a dropped last window had some."""
+    pieces: dict[int, list[Piece]] = {}
+    for piece in whole.windows.pieces:
+        pieces.setdefault(piece.document, []).append(piece)
+    found = {}
+    for document, own in pieces.items():
+        last = max(own, key=lambda piece: piece.doc_end)
+        if last.truncated:
+            continue
+        ids = np.empty(last.doc_end, dtype=np.int64)
+        for piece in own:
+            tokens = whole.windows.input_ids[piece.window, piece.start : piece.end]
+            ids[piece.doc_start : piece.doc_end] = tokens
+        found[whole.documents[document].key] = ids
+    return found
