@@ -243,3 +243,13 @@ def test_runs_on_all_documents_can_be_added_to_a_sweep_over_subsets_but_no_subse
     other = start(tmp_path / "all", "--runs_per_dataset_all_docs", 1, "--no-start")
     with pytest.raises(UsageError, match="--n_datasets_train: this experiment has no runs on"):
         extend(other, "--no-start", "--n_datasets_train", 2)
+
+
+def test_a_model_that_has_moved_is_refused(tmp_path):
+    experiment = start(tmp_path, "--n_datasets_train", 2, "--no-start")
+    for job in load_jobs(experiment.jobs):
+        spec = job.folder / "spec.json"
+        spec.write_text(spec.read_text().replace('"model_commit": null', '"model_commit": "abc"'))
+    with pytest.raises(UsageError, match="the sweep began with abc"):
+        extend(experiment, "--no-start", "--n_datasets_train", 3)
+    assert experiment.subset_numbers("train") == [0, 1]

@@ -271,3 +271,17 @@ def test_text_tells_subsets_and_faults(uneven, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UsageError, match="documents can be drawn"):
         plan.main(parse(PlanArguments, words_of(uneven, tmp_path, "--docs_per_run", "500")))
+
+
+def test_what_rests_on_some_of_many_subsets_is_called_projected(
+    uneven, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(
+        "oocr_influence.cli.plan_subsets.count_subsets", lambda p: count_subsets(p, 3)
+    )
+    assert plan.main(parse(PlanArguments, words_of(uneven, tmp_path))) == 0
+    told = capsys.readouterr().out.splitlines()
+    for name in ("tokens trained", "questions answered", "windows"):
+        line = next(line for line in told if line.strip().startswith(name))
+        assert "projected" in line
+        assert "by 3 of 6 subsets" in line

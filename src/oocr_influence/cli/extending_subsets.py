@@ -17,7 +17,7 @@ from launcher.jobs import Job
 from oocr_influence.cli.arguments import UsageError
 from oocr_influence.cli.experiment import Experiment
 from oocr_influence.cli.options import TrainingArgs
-from oocr_influence.cli.preparation import Preparation
+from oocr_influence.cli.preparation import Preparation, resolve_for
 from oocr_influence.cli.subset_block import JOB_FUNCTION, SubsetRun
 from oocr_influence.cli.subset_plan import SubsetPlan, plan_subsets
 from oocr_influence.cli.sweep_arguments import DataModelingArgs
@@ -83,17 +83,20 @@ def further_subsets(
 ) -> SubsetPlan | None:
     """The subsets that are asked for, and those of their runs that no job makes; None for neither.
 
-    Raises UsageError where a subset that is there would be drawn otherwise.
+    Raises UsageError where a subset that is there would be drawn otherwise, or where the model is
+    of another commit by now.
     """
     blocks = [job.spec.args for job in experiment.jobs if is_of_subsets(job)]
     if not blocks:
         return None
     there = [SubsetRun(*one) for block in blocks for one in block["runs"]]
-    shared = {name: value for name, value in blocks[0].items() if name != "runs"}
+    first = {name: value for name, value in blocks[0].items() if name != "runs"}
+    shared = TrainingArgs.model_validate(first)
+    resolve_for(shared)  # of the commit that the first runs trained, or refused
     plan = plan_subsets(wanted, preparation)
     assert plan is not None
     _check_drawn(experiment.folder, plan)
-    return replace(plan, shared=TrainingArgs.model_validate(shared), there=frozenset(there))
+    return replace(plan, shared=shared, there=frozenset(there))
 
 
 def _changed(experiment: Experiment, stated: Mapping[str, Any]) -> set[str]:

@@ -11,7 +11,7 @@ def render_plan(plan: Mapping[str, Any]) -> str:
     hardware, whole = plan["hardware"], plan["whole"]
     lines = [f"planned for {_hardware(hardware)}; {hardware['runs_at_once']} runs at a time", ""]
     least, most = whole["disk_bytes"]
-    basis, how = _counts(plan)
+    basis, how = _counts(plan["subsets"]) if "subsets" in plan else ("counted", "")
     rows = [
         ("runs", f"{whole['runs']:,}", "counted", f"in {whole['jobs']:,} jobs"),
         ("updates", f"{whole['updates']:,}", basis, how),
@@ -56,12 +56,12 @@ def _point(point: Mapping[str, Any]) -> list[str]:
     return [f"each of {point['n_runs']:,} runs{where}", *_table(rows)]
 
 
-def _counts(plan: Mapping[str, Any]) -> tuple[str, str]:
-    """What the counts of the whole rest on."""
-    if plan["whole"]["counts_basis"] == "counted":
+def _counts(part: Mapping[str, Any]) -> tuple[str, str]:
+    """What counts over subsets rest on."""
+    n_subsets = sum(split["subsets"] for split in part["splits"].values())
+    if part["subsets_counted"] == n_subsets:
         return "counted", ""
-    n_subsets = sum(split["subsets"] for split in plan["subsets"]["splits"].values())
-    return "projected", f"by {plan['subsets']['subsets_counted']:,} of {n_subsets:,} subsets"
+    return "projected", f"by {part['subsets_counted']:,} of {n_subsets:,} subsets"
 
 
 def _subsets(part: Mapping[str, Any]) -> list[str]:
@@ -78,11 +78,13 @@ def _subsets(part: Mapping[str, Any]) -> list[str]:
         for split, one in part["splits"].items()
     ]
     windows, updates = part["windows"], part["updates"]
+    basis, of_some = _counts(part)
+    of_a_run = f"of a run, {of_some}" if of_some else "of a run"
     rows = [
         *lines,
         ("jobs", f"{part['n_jobs']:,}", "counted", f"of at most {part['runs_per_job']:,} runs"),
-        ("windows", _spread(windows), "counted", "of a run"),
-        ("updates", _spread(updates), "counted", "of a run"),
+        ("windows", _spread(windows), basis, of_a_run),
+        ("updates", _spread(updates), basis, of_a_run),
         ("evaluations", f"{len(evaluations)}", "counted", _names(evaluations)),
         ("asked each time", _asked(asked), "counted", f"{asked['scored_tokens']:,} tokens"),
         ("an update", *_row(part["update_seconds"], duration)),
