@@ -33,6 +33,7 @@ from oocr_influence.cli.extending import (
     known_commits,
     new_jobs,
 )
+from oocr_influence.cli.extending_subsets import check_extension, further_subsets
 from oocr_influence.cli.grid import axes_of
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.plan_hardware import hardware_of
@@ -41,7 +42,7 @@ from oocr_influence.cli.preparation import Preparation
 from oocr_influence.cli.subset_plan import SubsetPlan, plan_subsets
 from oocr_influence.cli.sweep_arguments import NOT_OF_THE_EXPERIMENT, DataModelingArgs
 from oocr_influence.cli.sweep_plan import Planned, needed, plan, plan_all
-from oocr_influence.results.atomic import write_json
+from oocr_influence.results.atomic import plain, write_json
 
 
 def main(args: DataModelingArgs) -> int:
@@ -72,7 +73,7 @@ def main(args: DataModelingArgs) -> int:
         if subsets is not None:
             print("\n".join(subsets.describe()))
             n_runs += len(subsets.runs)
-            n_bytes += len(subsets.runs) * subsets.run_bytes()
+            n_bytes += subsets.needed_bytes()
         if args.dry_run:
             return 0
         reservation = reserve_disk(args.output_dir, n_bytes, f"{n_runs} runs")
@@ -109,13 +110,22 @@ def _how(args: DataModelingArgs, experiment: Experiment) -> list[str]:
 def _extended(args: DataModelingArgs, experiment: Experiment) -> Experiment:
     """The experiment with the runs that are asked for beside its own; nothing but that is new."""
     stated = args.model_dump(include=args.model_fields_set - NOT_OF_THE_EXPERIMENT)
+    check_extension(experiment, plain(stated))
     known = known_commits(experiment)
     values = extended_values(experiment, stated)
-    wanted = DataModelingArgs.model_validate({**values, "dry_run": args.dry_run})
+    wanted = DataModelingArgs.model_validate(
+        {**values, "dry_run": args.dry_run, "max_workers": args.max_workers}
+    )
     planned = plan_all(wanted, lambda run: known.get((run.model, run.revision)))
     new = new_jobs(experiment, [one.group() for one in planned])
-    print(f"{len(new)} new runs beside {len(experiment.jobs)}")
+    subsets = further_subsets(experiment, wanted, planned[0].preparation)
+    if subsets is not None:
+        print("\n".join(subsets.describe()))
+        new += subsets.jobs(experiment.folder)
+    print(f"{len(new)} new jobs beside {len(experiment.jobs)}")
     if not args.dry_run:
+        if subsets is not None:
+            subsets.write(experiment.folder)
         add_jobs(experiment, new, stated, axes=axes_of([one.point for one in planned]))
     return Experiment(experiment.folder, [*experiment.jobs, *new])
 
@@ -159,16 +169,20 @@ def start_all(
         micro_batch_trial=preparation.micro_batch_trial,
         axes=axes_of([one.point for one in planned]) or None,
     )
-    if subsets is None:
-        _write_plan(args, planned, experiment)
+    _write_plan(args, planned, subsets, experiment)
     return experiment
 
 
-def _write_plan(args: DataModelingArgs, planned: list[Planned], experiment: Experiment) -> None:
+def _write_plan(
+    args: DataModelingArgs,
+    planned: list[Planned],
+    subsets: SubsetPlan | None,
+    experiment: Experiment,
+) -> None:
     """What is expected, for `oocr plan --against`; a sweep does not depend on it."""
     try:
         hardware = hardware_of(on_cpu=args.gpus_per_job == 0, here=args.execution().is_here)
-        write_json(experiment.folder.plan, plan_sweep(args, planned, hardware))
+        write_json(experiment.folder.plan, plan_sweep(args, planned, hardware, subsets=subsets))
     except Exception as error:
         warnings.warn(f"no plan.json was written: {type(error).__name__}: {error}", stacklevel=2)
 

@@ -19,6 +19,7 @@ from launcher.jobs import Job
 from launcher.ledger import utc_now
 from oocr_influence.cli.arguments import UsageError
 from oocr_influence.cli.experiment import Experiment, RunGroup, jobs_of
+from oocr_influence.cli.extending_subsets import is_of_subsets, sizes_there
 from oocr_influence.cli.grid import AXES, combined, merged_axes
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.models.resolve import default_revision
@@ -44,7 +45,7 @@ def extended_values(experiment: Experiment, stated: Mapping[str, Any]) -> dict[s
     alone = {name: value for name, value in changed.items() if name in AXES and name not in several}
     points = combined(began.get("grid") or [{}], [alone])
     points = combined(points, stated.get("grid") or [{}])
-    values |= changed
+    values |= sizes_there(experiment) | changed
     if points != [{}]:
         values["grid"] = points
     return values | {
@@ -66,7 +67,7 @@ def known_commits(experiment: Experiment) -> dict[tuple[str, str | None], str]:
 def new_jobs(experiment: Experiment, groups: Sequence[RunGroup]) -> list[Job]:
     """Those of the groups' runs that the experiment does not have."""
     # Through the class, so that runs of a version with fewer arguments are known again.
-    known = [_canonical(job.spec.args) for job in experiment.jobs]
+    known = [_canonical(job.spec.args) for job in experiment.jobs if not is_of_subsets(job)]
     taken = {job.spec.id for job in experiment.jobs}
     new = []
     for job in jobs_of(experiment.folder, groups):

@@ -2,6 +2,7 @@
 
     oocr plan --dataset_builder_path datasets/….json --epochs 5   # data_modeling's own arguments
     oocr plan … --device H100 --gpus 8                            # for a machine elsewhere
+    oocr plan … --n_datasets_train 100 --runs_per_dataset_train 5 # runs on subsets
     oocr plan … --probe                                           # times a few updates here
     oocr plan --against outputs/2026_…_mayors_5epochs             # planned and actual
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,10 @@ from oocr_influence.cli.plan_hardware import Hardware, hardware_of
 from oocr_influence.cli.plan_measured import Measured
 from oocr_influence.cli.plan_probe import probe
 from oocr_influence.cli.plan_sweep import MFU, plan_sweep
+from oocr_influence.cli.preparation import Preparation
+from oocr_influence.cli.subset_plan import plan_subsets
 from oocr_influence.cli.sweep_arguments import DataModelingArgs
-from oocr_influence.cli.sweep_plan import Planned, planned_points
-from oocr_influence.datasets.subsets import SPLITS
+from oocr_influence.cli.sweep_plan import planned_points
 from oocr_influence.reports.plan_text import render_comparison, render_plan, size
 
 
@@ -58,11 +61,6 @@ class PlanArguments(DataModelingArgs):
         if self.resume is not None:
             raise ValueError("--resume: a sweep is planned before it begins; see --against")
         stated = (self.device, self.gpus, self.device_memory, self.device_flops)
-        if any(map(self.subsets_of, SPLITS)):
-            raise ValueError(
-                "runs on subsets are not planned here: data_modeling --dry_run counts them, and "
-                "one that was run says what they take"
-            )
         if self.probe and any(value is not None for value in stated):
             raise ValueError(
                 "--probe measures this machine: leave out --device, --gpus, --device_memory and "
@@ -95,11 +93,20 @@ def main(args: PlanArguments) -> int:
     asked = args.model_copy(update=changes)
     planned = list(planned_points(asked, weights=args.probe))
 
-    def measure(one: Planned, _: AskedCounts) -> Measured:
-        return probe(one.preparation)
+    subsets = plan_subsets(asked, planned[0].preparation)
+    if subsets is not None and hardware.how == "as stated":
+        subsets = replace(subsets, workers=hardware.units // max(1, args.gpus_per_job))
+
+    def measure(preparation: Preparation, _: AskedCounts) -> Measured:
+        return probe(preparation)
 
     plan = plan_sweep(
-        asked, planned, hardware, mfu=args.mfu, measure=measure if args.probe else None
+        asked,
+        planned,
+        hardware,
+        mfu=args.mfu,
+        measure=measure if args.probe else None,
+        subsets=subsets,
     )
     plan["faults"] = faults_of(plan, hardware, args)
     if args.json_:
@@ -114,7 +121,8 @@ def main(args: PlanArguments) -> int:
 def faults_of(plan: dict[str, Any], hardware: Hardware, args: PlanArguments) -> list[str]:
     """Why this sweep would not come to its end there."""
     faults = []
-    for point in plan["points"]:
+    subsets = [{**plan["subsets"], "label": "runs on subsets"}] if "subsets" in plan else []
+    for point in [*plan["points"], *subsets]:
         needed, there = point["memory_bytes"]["value"], hardware.memory_bytes
         if needed is not None and there is not None and needed > there:
             where = f" at {point['label']}" if point["label"] else ""
@@ -147,6 +155,8 @@ def _print_comparison(args: PlanArguments) -> int:
         return 0
     for name, found in compared.items():
         title = f"{name}: {found['finished']} runs are finished"
+        if found["extensions"]:
+            title += "; it was planned as it began, and has been extended since"
         print(render_comparison(found["rows"], title), end="\n\n")
     return 0
 

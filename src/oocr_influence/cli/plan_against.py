@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from launcher.jobs import read_exit
 from oocr_influence.cli.arguments import UsageError
 from oocr_influence.results.experiment_log import LoggedExperiment, read_experiment_log
 from oocr_influence.results.finding import find_experiments, runs_of
@@ -19,7 +20,8 @@ Row = dict[str, Any]
 
 
 def compare(path: Path) -> dict[str, dict[str, Any]]:
-    """By experiment: how many of its runs are finished, and rows of planned and actual values.
+    """By experiment: how many of its runs are finished, how often it was extended since it was
+    planned, and rows of planned and actual values.
 
     Raises UsageError where no experiment has a plan.
     """
@@ -40,16 +42,19 @@ def _compare(folder: ExperimentFolder) -> dict[str, Any]:
     logs = {run: logged for run in runs if (logged := _read(run)) is not None}
     finished = {run: logged for run, logged in logs.items() if logged.status == "completed"}
     whole, points = plan["whole"], plan["points"]
-    memory = [point["memory_bytes"]["value"] for point in points]
-    planned_runs = [
-        point["run_seconds"]["value"] for point in points for _ in range(point["n_runs"])
-    ]
+    parts = [*points, plan["subsets"]] if "subsets" in plan else points
+    memory = [part["memory_bytes"]["value"] for part in parts]
+    planned_runs = [part["run_seconds"]["value"] for part in parts for _ in range(part["n_runs"])]
     least, most = whole["disk_bytes"]
     used = bytes_on_disk(folder.path)
+    began = _read(folder)
+    extensions = [] if began is None else began.log_dict.get("extensions") or []
     return {
         "finished": len(finished),
+        "extensions": len(extensions),
         "rows": [
             _row("runs", whole["runs"], len(finished)),
+            *([_row("jobs", whole["jobs"], _jobs_done(folder))] if "jobs" in whole else []),
             _row("updates", whole["updates"], sum(map(_updates, runs))),
             _row("evaluations", whole["evaluations"], sum(len(r.evaluations()) for r in runs)),
             _row("checkpoints", whole["checkpoints"], sum(len(r.checkpoints()) for r in runs)),
@@ -62,11 +67,16 @@ def _compare(folder: ExperimentFolder) -> dict[str, Any]:
     }
 
 
+def _jobs_done(folder: ExperimentFolder) -> int:
+    ends = [read_exit(job) or {} for job in folder.job_folders()]
+    return sum(end.get("status") == "ok" for end in ends)
+
+
 def _row(what: str, planned: float | None, actual: float | None, unit: str = "") -> Row:
     return {"what": what, "planned": planned, "actual": actual, "unit": unit}
 
 
-def _read(run: RunFolder) -> LoggedExperiment | None:
+def _read(run: RunFolder | ExperimentFolder) -> LoggedExperiment | None:
     try:
         return read_experiment_log(run.experiment_log)
     except (OSError, ValueError):

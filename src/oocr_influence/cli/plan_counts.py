@@ -8,7 +8,6 @@ import numpy as np
 
 from oocr_influence.cli.preparation import Preparation
 from oocr_influence.cli.run_asking import loss_documents, plan_of
-from oocr_influence.cli.sweep_plan import Planned
 from oocr_influence.evaluation.beam_search import set_queries
 from oocr_influence.evaluation.evaluate import TOKEN_BUDGET
 from oocr_influence.evaluation.plan import EvalPlan
@@ -83,9 +82,9 @@ def count_run(preparation: Preparation) -> RunCounts:
     )
 
 
-def count_asked(planned: Planned, kind: str, cache: Cache | None) -> AskedCounts:
-    """What each evaluation of a point asks, on a device of this kind."""
-    suite = plan_of(planned.preparation, cache)
+def count_asked(preparation: Preparation, kind: str, cache: Cache | None) -> AskedCounts:
+    """What each evaluation of a run asks, on a device of this kind."""
+    suite = plan_of(preparation, cache)
     plan: EvalPlan = suite.plan
     batches = lay_out(plan, TOKEN_BUDGET.get(kind, TOKEN_BUDGET["cuda"]))
     tokens = sum(batch.n_tokens for batch in batches)
@@ -96,7 +95,7 @@ def count_asked(planned: Planned, kind: str, cache: Cache | None) -> AskedCounts
         if one.beam_search is not None
         for query in set_queries(plan, one)
     }
-    losses = loss_documents(planned.preparation)
+    losses = loss_documents(preparation)
     return AskedCounts(
         suite=suite.digest,
         sets=len(plan.sets),

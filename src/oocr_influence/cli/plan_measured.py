@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import statistics
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.plan_hardware import Hardware, sheet_of
 from oocr_influence.results.experiment_log import LoggedExperiment, read_experiment_log
 from oocr_influence.results.finding import find_runs
-from oocr_influence.results.run_folder import RunFolder
+from oocr_influence.results.run_folder import DATA_MODELING_RUNS, RunFolder
 from oocr_influence.results.step_log import read_steps
 
 RUNS_LOOKED_AT = 5  # of those that match; logs may be large
@@ -54,16 +54,18 @@ class Measured:
 def measured_before(
     outputs: Path, args: TrainingArgs, hardware: Hardware, suite: str | None
 ) -> Measured | None:
-    """Medians over the newest finished runs in `outputs` that match; None if none does."""
+    """Medians over the newest finished runs in `outputs` that match; None if none does.
+
+    Runs on subsets and runs on all documents stand for each other where there are none of a kind,
+    but for what a run takes beside its updates and evaluations.
+    """
     if not outputs.is_dir():
         return None
-    asked = args.model_dump(mode="json")
-    found = []
-    for run, logged in _finished(outputs):
-        if _is_alike(logged, asked, hardware):
-            found.append(_of_run(run, logged, asked, suite))
-        if len(found) == RUNS_LOOKED_AT:
-            break
+    on_subsets = args.subset_split is not None
+    found = _newest(outputs, args, hardware, suite, on_subsets=on_subsets)
+    if not found:
+        others = _newest(outputs, args, hardware, suite, on_subsets=not on_subsets)
+        found = [replace(one, beside_seconds=None) for one in others]
     if not found:
         return None
     peaks = [one.memory_bytes for one in found if one.memory_bytes is not None]
@@ -76,9 +78,23 @@ def measured_before(
     )
 
 
-def _finished(outputs: Path) -> Iterator[tuple[RunFolder, LoggedExperiment]]:
+def _newest(
+    outputs: Path, args: TrainingArgs, hardware: Hardware, suite: str | None, *, on_subsets: bool
+) -> list[Measured]:
+    asked, found = args.model_dump(mode="json"), []
+    for run, logged in _finished(outputs, on_subsets=on_subsets):
+        if is_alike(logged, asked, hardware):
+            found.append(measured_run(run, logged, asked, suite))
+        if len(found) == RUNS_LOOKED_AT:
+            break
+    return found
+
+
+def _finished(outputs: Path, *, on_subsets: bool) -> Iterator[tuple[RunFolder, LoggedExperiment]]:
     """Runs in one go, the newest first."""
     for run in sorted(find_runs(outputs), key=lambda run: run.name, reverse=True):
+        if (run.path.parent.name in DATA_MODELING_RUNS) != on_subsets:
+            continue
         try:
             logged = read_experiment_log(run.experiment_log)
         except (OSError, ValueError):
@@ -87,7 +103,8 @@ def _finished(outputs: Path) -> Iterator[tuple[RunFolder, LoggedExperiment]]:
             yield run, logged
 
 
-def _is_alike(logged: LoggedExperiment, asked: Mapping[str, Any], hardware: Hardware) -> bool:
+def is_alike(logged: LoggedExperiment, asked: Mapping[str, Any], hardware: Hardware) -> bool:
+    """Whether a run's updates are of the kind that is asked about, on such a device."""
     about, args = logged.log_dict, logged.args or {}
     if any(args.get(name) != asked[name] for name in _OF_AN_UPDATE if name != "precision"):
         return False
@@ -109,9 +126,10 @@ def _precision(stated: Any, hardware: Hardware) -> Any:
     return stated if stated != "auto" else "bf16" if hardware.kind == "cuda" else "fp32"
 
 
-def _of_run(
+def measured_run(
     run: RunFolder, logged: LoggedExperiment, asked: Mapping[str, Any], suite: str | None
 ) -> Measured:
+    """What one finished run took; its evaluations where they were of `suite`."""
     about, phases = logged.log_dict, logged.log_dict.get("phases") or {}
     rows = list(read_steps(run.steps)) if run.steps.exists() else []
     usual = rows[_FIRST_UPDATES:] or rows

@@ -139,8 +139,11 @@ class Preparation:
 
     def run_bytes(self) -> int:
         """What a run leaves on disk."""
-        saved = [self._bytes_of(moment) for moment in self.checkpoints]
-        return sum(saved) + OTHER_BYTES_PER_RUN
+        return self.checkpoints_bytes() + OTHER_BYTES_PER_RUN
+
+    def checkpoints_bytes(self) -> int:
+        """Size of all checkpoints that a run leaves."""
+        return sum(self._bytes_of(moment) for moment in self.checkpoints)
 
     def _bytes_of(self, moment: Milestone) -> int:
         size = self.checkpoint_bytes()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from launcher.gpus import visible_gpus
 from launcher.jobs import Job, JobSpec
 from oocr_influence.cli.arguments import UsageError
 from oocr_influence.cli.experiment import PRELOAD
 from oocr_influence.cli.options import TrainingArgs
-from oocr_influence.cli.preparation import Preparation, packing_options
+from oocr_influence.cli.preparation import OTHER_BYTES_PER_RUN, Preparation, packing_options
 from oocr_influence.cli.subset_block import JOB_FUNCTION, SubsetRun
 from oocr_influence.cli.sweep_arguments import DataModelingArgs
 from oocr_influence.datasets.packing import pack, tokenize_documents
@@ -31,7 +33,7 @@ from oocr_influence.results.atomic import write_json
 from oocr_influence.results.digests import file_digest
 from oocr_influence.results.run_folder import ExperimentFolder
 
-# What a run on a subset leaves where it saves no checkpoint, as seen for the built-in worlds.
+# What a run on a subset leaves of one evaluation, without checkpoints, for the built-in worlds.
 RUN_BYTES = 2 * 2**20
 JOBS_A_WORKER = 8  # so that workers end at about the same time, and a lost job costs little
 MOST_RUNS_A_JOB = 50
@@ -49,6 +51,10 @@ class SubsetPlan:
     subsets: Mapping[Split, Sequence[Subset]]
     fewest_steps: int = 0
     """Of the run with the least text."""
+    there: frozenset[SubsetRun] = frozenset()
+    """Runs that an experiment's jobs make already (cli/extending_subsets.py)."""
+    workers: int | None = None
+    """Of a machine that is elsewhere; None: of this one, unless --max_workers says."""
 
     def each(self) -> list[Subset]:
         """The subsets of both splits."""
@@ -56,18 +62,38 @@ class SubsetPlan:
 
     @property
     def runs(self) -> list[SubsetRun]:
-        """In the order in which they are made."""
-        return [
+        """Those that are to be made, in their order."""
+        wanted = (
             SubsetRun(split, index, self.args.all_docs_data_order_seed + n)
             for split in SPLITS
             for index in range(len(self.subsets[split]))
             for n in range(self.args.runs_of(split))
-        ]
+        )
+        return [run for run in wanted if run not in self.there]
+
+    def blocks(self) -> list[list[SubsetRun]]:
+        """The runs, divided into jobs."""
+        runs, size = self.runs, self._runs_a_job()
+        return [runs[start : start + size] for start in range(0, len(runs), size)]
 
     def run_bytes(self) -> int:
-        """What a run leaves on disk (bytes)."""
-        weights = replace(self.preparation, args=self.shared).checkpoint_bytes()
-        return RUN_BYTES + weights * self.shared.save_final_checkpoint
+        """What a run leaves on disk at most (bytes)."""
+        return self._on_all().checkpoints_bytes() + self.record_bytes()
+
+    def record_bytes(self) -> int:
+        """The same without its checkpoints."""
+        if self.shared.save_datasets:
+            return OTHER_BYTES_PER_RUN
+        return RUN_BYTES * max(1, len(self._on_all().evaluations))
+
+    def _on_all(self) -> Preparation:
+        """Of such a run on all documents, which saves and asks as often as any, or more often."""
+        schedule = self.shared.schedule(len(self.preparation.windows))
+        return replace(self.preparation, args=self.shared, schedule=schedule)
+
+    def needed_bytes(self) -> int:
+        """What all runs leave on disk at most (bytes)."""
+        return len(self.runs) * self.run_bytes()
 
     def describe(self) -> list[str]:
         """Lines that say what will be run."""
@@ -81,10 +107,10 @@ class SubsetPlan:
                     f"{split}: {len(subsets)} subsets ({self.args.subset_design}) of {documents} "
                     f"documents × {self.args.runs_of(split)} runs"
                 )
-        n_jobs = math.ceil(len(self.runs) / self._runs_a_job())
+        further = f" beside {len(self.there):,} that are there" if self.there else ""
         lines.append(
-            f"{len(self.runs):,} runs on subsets in {n_jobs} jobs, each run of {self.fewest_steps} "
-            "steps or more"
+            f"{len(self.runs):,} runs on subsets{further} in {len(self.blocks())} jobs, each run "
+            f"of {self.fewest_steps} steps or more"
         )
         left = never_drawn(self.preparation.dataset, self.args.design())
         if left:
@@ -94,21 +120,40 @@ class SubsetPlan:
         return lines
 
     def write(self, folder: ExperimentFolder) -> None:
-        """Write every subset as a reference to the experiment's own dataset, with its metadata."""
+        """Write every subset as a reference to the experiment's own dataset, with its metadata.
+
+        Of one that is there, only the number of its runs is written anew.
+        """
         digest = file_digest(folder.structured_dataset)
-        dataset, design = self.preparation.dataset, self.args.design()
         for split in SPLITS:
-            for index, subset in enumerate(self.subsets[split]):
+            for index in range(len(self.subsets[split])):
+                file, n_runs = folder.subset_metadata(split, index), self.args.runs_of(split)
+                if folder.subset_builder(split, index).exists():
+                    about = json.loads(file.read_text(encoding="utf-8"))
+                    if about["n_runs"] < n_runs:
+                        write_json(file, {**about, "n_runs": n_runs})
+                    continue
+                write_json(file, self.about(split, index))
+                # The last of the two: whoever finds it finds its metadata.
                 file = folder.subset_builder(split, index)
-                named = os.path.relpath(folder.structured_dataset, file.parent)
-                write_json(file, reference_to(dataset, subset, dataset_file=named, digest=digest))
-                n_runs = self.args.runs_of(split)
-                about = subset_metadata(dataset, subset, design, index=index, n_runs=n_runs)
-                write_json(folder.subset_metadata(split, index), about)
+                write_json(file, self.reference(folder, split, index, digest))
+
+    def reference(
+        self, folder: ExperimentFolder, split: Split, index: int, digest: str
+    ) -> dict[str, Any]:
+        """A subset as the file that a run reads; `digest` is the dataset's."""
+        named = os.path.relpath(folder.structured_dataset, folder.subsampled_datasets(split))
+        dataset, subset = self.preparation.dataset, self.subsets[split][index]
+        return reference_to(dataset, subset, dataset_file=named, digest=digest)
+
+    def about(self, split: Split, index: int) -> dict[str, Any]:
+        """What a subset's metadata say."""
+        dataset, subset = self.preparation.dataset, self.subsets[split][index]
+        n_runs = self.args.runs_of(split)
+        return subset_metadata(dataset, subset, self.args.design(), index=index, n_runs=n_runs)
 
     def jobs(self, folder: ExperimentFolder) -> list[Job]:
-        """The runs in blocks, each a job."""
-        runs, size = self.runs, self._runs_a_job()
+        """The runs in blocks, each a job; numbered behind those that are there."""
         shared = self.shared.model_copy(
             update={
                 "structured_dataset": folder.structured_dataset,
@@ -116,12 +161,12 @@ class SubsetPlan:
                 "sweep_id": folder.name,
             }
         )
-        rules = self.args.job_rules(size * self.run_bytes())
+        run_bytes = self.run_bytes()
+        rules = self.args.job_rules(run_bytes)
         limit = None if rules.hang_minutes is None else 60 * rules.hang_minutes
-        jobs = []
-        for start in range(0, len(runs), size):
-            block = runs[start : start + size]
-            last = start + len(block)
+        jobs, last = [], len(self.there)
+        for block in self.blocks():
+            start, last = last, last + len(block)
             spec = JobSpec(
                 id=f"subset_runs_{start + 1:05}_to_{last:05}",
                 function=JOB_FUNCTION,
@@ -133,7 +178,7 @@ class SubsetPlan:
                 preload=PRELOAD,
                 on_exit=rules.on_exit(shared),
                 silence_limit=limit,
-                disk_bytes=len(block) * self.run_bytes(),
+                disk_bytes=len(block) * run_bytes,
             )
             jobs.append(Job(spec, folder.job(spec.id)))
         return jobs
@@ -142,7 +187,7 @@ class SubsetPlan:
         if self.args.runs_per_job is not None:
             return self.args.runs_per_job
         here = len(visible_gpus()) // max(1, self.args.gpus_per_job) or os.cpu_count() or 1
-        workers = self.args.max_workers or here
+        workers = self.args.max_workers or self.workers or here
         return max(1, min(MOST_RUNS_A_JOB, math.ceil(len(self.runs) / (workers * JOBS_A_WORKER))))
 
 
@@ -179,10 +224,11 @@ def plan_subsets(args: DataModelingArgs, preparation: Preparation) -> SubsetPlan
             for name in (
                 "micro_batch_size",
                 "gradient_checkpointing",
-                "model_commit",
                 "n_pretraining_examples",
             )
         }
+        # Every run trains the commit that is resolved now, whatever the branch does meanwhile.
+        | {"model_commit": preparation.resolved.commit}
     )
     try:
         replace(preparation, args=shared).asked_sets()

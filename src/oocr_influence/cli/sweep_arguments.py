@@ -101,8 +101,6 @@ class DataModelingArgs(SweepOptions):
             faults.append(
                 f"{asked[0]}: several values of a flag are for runs on all documents alone"
             )
-        if self.extend and self.model_fields_set & {"n_datasets_train", "n_datasets_test"}:
-            faults.append("--extend adds runs on all documents, and no subsets: start a new sweep")
         return faults
 
     def _faults_of_extending(self, stated: list[str]) -> list[str]:

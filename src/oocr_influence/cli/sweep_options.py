@@ -68,8 +68,9 @@ class SweepOptions(TrainingOptions):
     resume: Path | None = None
     """go on with the experiment in this folder; its finished runs are kept"""
     extend: bool = False
-    """with --resume: add the runs that the further flags ask for (--epochs 10, or more orders by
-    --runs_per_dataset_all_docs), each beside all else as it was, and run what is new"""
+    """with --resume: add the runs that the further flags ask for (--epochs 10, more orders by
+    --runs_per_dataset_all_docs, more subsets by --n_datasets_train), each beside all else as it
+    was, and run what is new"""
     grid: list[dict[str, Any]] | None = None
     """run every combination of several values: a TOML file of lists by flag, and of [[points]]; one
     flag's may stand on the command line, as in --epochs 1,5"""

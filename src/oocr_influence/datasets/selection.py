@@ -56,6 +56,13 @@ def select_documents(
         keyed = [document for i, document in enumerate(keyed) if i not in dropped]
     if not keyed:
         raise ValueError("no document is left to train: the dataset holds none, or none was kept")
+    return in_packing_order(keyed, packing_seed=packing_seed, document_order=document_order)
+
+
+def in_packing_order(
+    documents: list[TrainingDocument], *, packing_seed: int, document_order: DocumentOrder
+) -> list[TrainingDocument]:
+    """Documents in the file's order as they are packed."""
     if document_order == "file":
-        return keyed
-    return [keyed[i] for i in seeded_order(len(keyed), "packing", packing_seed)]
+        return documents
+    return [documents[i] for i in seeded_order(len(documents), "packing", packing_seed)]

@@ -11,13 +11,14 @@ def render_plan(plan: Mapping[str, Any]) -> str:
     hardware, whole = plan["hardware"], plan["whole"]
     lines = [f"planned for {_hardware(hardware)}; {hardware['runs_at_once']} runs at a time", ""]
     least, most = whole["disk_bytes"]
+    basis, how = _counts(plan["subsets"]) if "subsets" in plan else ("counted", "")
     rows = [
-        ("runs", f"{whole['runs']:,}", "counted", ""),
-        ("updates", f"{whole['updates']:,}", "counted", ""),
-        ("tokens trained", f"{whole['tokens']:,}", "counted", ""),
-        ("evaluations", f"{whole['evaluations']:,}", "counted", ""),
-        ("questions answered", f"{whole['questions']:,}", "counted", ""),
-        ("checkpoints", f"{whole['checkpoints']:,}", "counted", ""),
+        ("runs", f"{whole['runs']:,}", "counted", f"in {whole['jobs']:,} jobs"),
+        ("updates", f"{whole['updates']:,}", basis, how),
+        ("tokens trained", f"{whole['tokens']:,}", basis, how),
+        ("evaluations", f"{whole['evaluations']:,}", basis, how),
+        ("questions answered", f"{whole['questions']:,}", basis, how),
+        ("checkpoints", f"{whole['checkpoints']:,}", basis, how),
         ("time", *_row(whole["seconds"], duration)),
         ("GPU hours", *_row(whole["gpu_hours"], "{:,.1f}".format)),
         ("disk", f"{size(least)} to {size(most)}", "counted", "weights, and room for records"),
@@ -26,6 +27,8 @@ def render_plan(plan: Mapping[str, Any]) -> str:
     lines += ["the whole", *_table(rows)]
     for point in plan["points"]:
         lines += ["", *_point(point)]
+    if "subsets" in plan:
+        lines += ["", *_subsets(plan["subsets"])]
     return "\n".join(lines)
 
 
@@ -37,15 +40,12 @@ def _point(point: Mapping[str, Any]) -> list[str]:
         f"{run['steps_per_epoch']:,} steps an epoch"
     )
     burn_in = f" after {run['burn_in_steps']:,} of burn-in" if run["burn_in_steps"] else ""
-    questions = (
-        f"{asked['sets']:,} sets, {asked['questions']:,} questions, {asked['pairs']:,} pairs"
-    )
     rows = [
         ("data", data, "counted", ""),
         ("steps", f"{run['total_steps']:,}{burn_in}", "counted", ""),
         ("evaluations", f"{len(run['evaluations'])}", "counted", _names(run["evaluations"])),
         ("checkpoints", f"{len(run['checkpoints'])}", "counted", _names(run["checkpoints"])),
-        ("asked each time", questions, "counted", f"{asked['scored_tokens']:,} tokens"),
+        ("asked each time", _asked(asked), "counted", f"{asked['scored_tokens']:,} tokens"),
         ("an update", *_row(point["update_seconds"], duration)),
         ("an evaluation", *_row(point["evaluation_seconds"], duration)),
         ("loading, saving", *_row(point["beside_seconds"], duration)),
@@ -54,6 +54,61 @@ def _point(point: Mapping[str, Any]) -> list[str]:
         ("a checkpoint", size(point["checkpoint_bytes"]), "counted", ""),
     ]
     return [f"each of {point['n_runs']:,} runs{where}", *_table(rows)]
+
+
+def _counts(part: Mapping[str, Any]) -> tuple[str, str]:
+    """What counts over subsets rest on."""
+    n_subsets = sum(split["subsets"] for split in part["splits"].values())
+    if part["subsets_counted"] == n_subsets:
+        return "counted", ""
+    return "projected", f"by {part['subsets_counted']:,} of {n_subsets:,} subsets"
+
+
+def _subsets(part: Mapping[str, Any]) -> list[str]:
+    """Runs on subsets, which differ in their windows and steps."""
+    asked, evaluations = part["asked"], part["run"]["evaluations"]
+    lines = [
+        (
+            split,
+            f"{one['subsets']:,} subsets of {_between(one['documents'])} documents × "
+            f"{one['runs_per_subset']:,} runs",
+            "counted",
+            one["design"],
+        )
+        for split, one in part["splits"].items()
+    ]
+    windows, updates = part["windows"], part["updates"]
+    basis, of_some = _counts(part)
+    of_a_run = f"of a run, {of_some}" if of_some else "of a run"
+    rows = [
+        *lines,
+        ("jobs", f"{part['n_jobs']:,}", "counted", f"of at most {part['runs_per_job']:,} runs"),
+        ("windows", _spread(windows), basis, of_a_run),
+        ("updates", _spread(updates), basis, of_a_run),
+        ("evaluations", f"{len(evaluations)}", "counted", _names(evaluations)),
+        ("asked each time", _asked(asked), "counted", f"{asked['scored_tokens']:,} tokens"),
+        ("an update", *_row(part["update_seconds"], duration)),
+        ("an evaluation", *_row(part["evaluation_seconds"], duration)),
+        ("writing", *_row(part["beside_seconds"], duration)),
+        ("the run", *_row(part["run_seconds"], duration)),
+        ("a job's start", *_row(part["start_seconds"], duration)),
+        ("peak memory", *_row(part["memory_bytes"], lambda n: f"{n / 2**30:,.1f} GiB")),
+        ("the subsets' files", size(part["subset_file_bytes"]), "counted", ""),
+    ]
+    return [f"each of {part['n_runs']:,} runs on subsets", *_table(rows)]
+
+
+def _between(sizes: Sequence[int]) -> str:
+    return " to ".join(f"{n:,}" for n in dict.fromkeys(sizes))
+
+
+def _spread(values: Mapping[str, float]) -> str:
+    ends = _between([int(values["fewest"]), int(values["most"])])
+    return ends if " to " not in ends else f"{ends}, {values['mean']:,.1f} on average"
+
+
+def _asked(asked: Mapping[str, Any]) -> str:
+    return f"{asked['sets']:,} sets, {asked['questions']:,} questions, {asked['pairs']:,} pairs"
 
 
 def render_comparison(rows: Sequence[Mapping[str, Any]], title: str) -> str:
