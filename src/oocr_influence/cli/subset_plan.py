@@ -14,6 +14,7 @@ from oocr_influence.cli.arguments import UsageError
 from oocr_influence.cli.experiment import PRELOAD
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import Preparation, packing_options
+from oocr_influence.cli.removal_plan import check_asked, plan_removals
 from oocr_influence.cli.subset_block import JOB_FUNCTION, SubsetRun
 from oocr_influence.cli.sweep_arguments import DataModelingArgs
 from oocr_influence.datasets.packing import pack, tokenize_documents
@@ -49,6 +50,8 @@ class SubsetPlan:
     subsets: Mapping[Split, Sequence[Subset]]
     fewest_steps: int = 0
     """Of the run with the least text."""
+    notes: Sequence[str] = ()
+    """Lines that say what a design could not do, or left to chance."""
 
     def each(self) -> list[Subset]:
         """The subsets of both splits."""
@@ -86,6 +89,7 @@ class SubsetPlan:
             f"{len(self.runs):,} runs on subsets in {n_jobs} jobs, each run of {self.fewest_steps} "
             "steps or more"
         )
+        lines += self.notes
         left = never_drawn(self.preparation.dataset, self.args.design())
         if left:
             lines.append(
@@ -155,9 +159,39 @@ def plan_subsets(args: DataModelingArgs, preparation: Preparation) -> SubsetPlan
     counts = {split: args.subsets_of(split) for split in SPLITS}
     if not any(counts.values()):
         return None
+    notes: list[str] = []
+    if args.subset_design == "removal":
+        removals, notes = plan_removals(args, preparation.dataset)
+        subsets: dict[Split, list[Subset]] = {"train": removals, "test": []}
+    else:
+        subsets = _drawn(args, preparation, counts)
+    settled = preparation.args
+    shared = args.subset_run().model_copy(
+        update={
+            name: getattr(settled, name)
+            for name in (
+                "micro_batch_size",
+                "gradient_checkpointing",
+                "model_commit",
+                "n_pretraining_examples",
+            )
+        }
+    )
+    try:
+        asked = replace(preparation, args=shared).asked_sets()
+    except ValueError as error:
+        raise UsageError(f"--subset_eval_sets, --subset_eval_metrics: {error}") from None
+    check_asked(subsets["train"], asked)
+    plan = SubsetPlan(args, shared, preparation, subsets, notes=notes)
+    return replace(plan, fewest_steps=_steps_of_smallest(plan))
+
+
+def _drawn(
+    args: DataModelingArgs, preparation: Preparation, counts: Mapping[Split, int]
+) -> dict[Split, list[Subset]]:
     one_stream = random.Random(args.seed) if args.compat == "earlier" else None
     try:
-        subsets = {
+        return {
             split: draw_subsets(
                 preparation.dataset,
                 args.design(),
@@ -172,24 +206,6 @@ def plan_subsets(args: DataModelingArgs, preparation: Preparation) -> SubsetPlan
         }
     except ValueError as error:
         raise UsageError(f"{args.dataset_builder_path}: {error}") from None
-    settled = preparation.args
-    shared = args.subset_run().model_copy(
-        update={
-            name: getattr(settled, name)
-            for name in (
-                "micro_batch_size",
-                "gradient_checkpointing",
-                "model_commit",
-                "n_pretraining_examples",
-            )
-        }
-    )
-    try:
-        replace(preparation, args=shared).asked_sets()
-    except ValueError as error:
-        raise UsageError(f"--subset_eval_sets, --subset_eval_metrics: {error}") from None
-    plan = SubsetPlan(args, shared, preparation, subsets)
-    return replace(plan, fewest_steps=_steps_of_smallest(plan))
 
 
 def _steps_of_smallest(plan: SubsetPlan) -> int:
