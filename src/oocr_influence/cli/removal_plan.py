@@ -219,9 +219,10 @@ def _notes(removals: Sequence[Removal]) -> list[str]:
         own = [one for one in tops if one.about[key]]
         if own:
             first = own[0]
-            where = f"{first.method}, {first.target}, k {first.k}"
-            why = f": {first.about[key]}" if key == "no_matched_fact" else ""
-            notes.append(f"{len(own)} of {len(tops)} removals ({where}{why}, …): {what}")
+            where = f"{first.method}, {first.target}, k {first.k}{', …' * (len(own) > 1)}"
+            notes.append(f"{len(own)} of {len(tops)} removals ({where}): {what}")
+            if key == "no_matched_fact":
+                notes[-1] += f" ({first.about[key]})"
     return notes
 
 
