@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from oocr_influence.cli import attribute, attribution, data_modeling, verify
+from oocr_influence.cli import attribute, attribution, data_modeling, report, verify
 from oocr_influence.cli.arguments import UsageError, parse
 from oocr_influence.cli.attribute_options import AttributeArguments
 from oocr_influence.cli.attribution import RemovalArguments
 from oocr_influence.cli.data_modeling import DataModelingArgs
+from oocr_influence.cli.datamodel_figures import datamodel_of
 from oocr_influence.datasets.document_dataset import load_structured_dataset
 from oocr_influence.results import subset_outcomes as outcomes_module
 from oocr_influence.results.attributions import Attributions, table_digest
@@ -346,3 +347,11 @@ def test_a_sweep_of_another_design_has_no_removals(tmp_path, capsys):
         removal(tmp_path)
     with pytest.raises(UsageError, match="there is no folder"):
         removal(tmp_path, "--csv", tmp_path / "nowhere" / "told.csv")
+
+
+def test_a_page_tells_of_it_as_of_any_sweep_over_subsets(sweep, tmp_path):
+    page = tmp_path / "page.html"
+    assert report.main(report.ReportArguments(paths=[sweep.path], out=page)) == 0
+    text = page.read_text()
+    assert "each subset has all documents but those on top for a question" in text
+    assert datamodel_of(sweep)["n_subsets"] == {"train": N_SUBSETS, "test": 0}

@@ -72,6 +72,7 @@ def draw_subsets(
     splits that share one are as the earlier system's, where neither could be drawn alone. Raises
     ValueError for what the dataset cannot give, with the flag to change.
     """
+    assert design.name != "removal", "removals follow from a table, not from a draw"
     facts = facts_of(dataset, design.active_facts)
     by_fact = {fact: _groups(fact, own, design.k, seed) for fact, own in facts.items()}
     pool = _Pool(split, by_fact, seed, generator)
