@@ -354,4 +354,6 @@ def test_a_page_tells_of_it_as_of_any_sweep_over_subsets(sweep, tmp_path):
     assert report.main(report.ReportArguments(paths=[sweep.path], out=page)) == 0
     text = page.read_text()
     assert "each subset has all documents but those on top for a question" in text
-    assert datamodel_of(sweep)["n_subsets"] == {"train": N_SUBSETS, "test": 0}
+    told = datamodel_of(sweep)
+    assert told["n_subsets"] == {"train": N_SUBSETS, "test": 0}
+    assert "removed by their scores, not drawn" in told["effects"]["unavailable"]
