@@ -303,7 +303,7 @@ def test_what_cannot_be_removed_is_refused_before_anything_is_written(
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_table_of_other_documents_is_refused(table, tmp_path):
+def test_a_table_of_other_documents_is_refused(table, tmp_path, capsys):
     other = tmp_path / "other.json"
     raw = json.loads(SAMPLE.read_text())
     # The same ids, other words.
@@ -316,6 +316,9 @@ def test_a_table_of_other_documents_is_refused(table, tmp_path):
     shutil.copytree(table, anonymous)
     about = json.loads((anonymous / "about.json").read_text())
     about |= {"trained_dataset_digest": None, "dataset_digest": None}
+    (anonymous / "about.json").write_text(json.dumps(about))
+    assert data_modeling.main(arguments(anonymous, tmp_path / "same", start=False)) == 0
+    assert "ids of documents alone were compared" in capsys.readouterr().out
     about["documents"][0]["id"] = "nobody's"
     (anonymous / "about.json").write_text(json.dumps(about))
     with pytest.raises(UsageError, match=r"1 of the documents .* no score, and 1 that have one"):
