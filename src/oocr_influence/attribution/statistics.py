@@ -27,7 +27,7 @@ def normal_quantile(confidence: float) -> float:
     return float(needed("scipy.stats").norm.ppf((1 + confidence) / 2))
 
 
-def student_quantile(confidence: float, df: int) -> float:
+def student_quantile(confidence: float, df: float) -> float:
     """The same of Student's t."""
     return float(needed("scipy.stats").t.ppf((1 + confidence) / 2, df))
 

@@ -2,6 +2,7 @@
 
     oocr attribution score scored/final scored/e1
     oocr attribution score scored/final --outcomes outputs/…_subsets --json methods.json
+    oocr attribution removal outputs/…_removal --csv removal.csv
 
 Each table is a folder that `oocr attribute` wrote. Without outcomes of a subset sweep there is
 retrieval alone. docs/attribution.md says how ties, intervals and chance are counted.
@@ -13,6 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.csv
 from pydantic import Field, model_validator
 
 from oocr_influence.attribution.lds import Correlation
@@ -23,8 +26,10 @@ from oocr_influence.attribution.scoring import (
     retrieval_groups,
 )
 from oocr_influence.cli.arguments import CommandArguments, UsageError
+from oocr_influence.cli.removal_results import removal_results
 from oocr_influence.reports.attribution_text import render_lds, render_retrieval
-from oocr_influence.results.atomic import plain, write_json
+from oocr_influence.reports.removal_text import render_removal
+from oocr_influence.results.atomic import plain, write_json, writing_file
 from oocr_influence.results.attributions import Attributions
 from oocr_influence.results.intervals import Interval
 from oocr_influence.results.outcomes import Outcomes
@@ -64,6 +69,44 @@ class ScoreArguments(CommandArguments):
         if faults:
             raise ValueError("\n       ".join(faults))
         return self
+
+
+class RemovalArguments(CommandArguments):
+    """A sweep of removals, and where to write what came of it."""
+
+    experiment: Path = Field(json_schema_extra={"positional": True})
+    """the sweep's folder (data_modeling --subset_design removal); it may still be going on"""
+    metrics: list[str] = ["logprob", "accuracy"]
+    """what changes: logprob, loss, accuracy, softmargin, or other columns of the records"""
+    json_: Path | None = None
+    """file to write every number to, and what each removal was, as JSON"""
+    csv: Path | None = None
+    """file to write every number to, a row each, as CSV"""
+
+    @model_validator(mode="after")
+    def _has_metrics(self) -> RemovalArguments:
+        if not self.metrics:
+            raise ValueError("--metrics: name one")
+        return self
+
+
+def main_removal(args: RemovalArguments) -> int:
+    """Print how answers changed without the documents on top, and without as many others."""
+    for flag, file in (("json", args.json_), ("csv", args.csv)):
+        if file is not None and not file.parent.is_dir():
+            raise UsageError(f"--{flag} {file}: there is no folder {file.parent}")
+    try:
+        rows, cells = removal_results(args.experiment, args.metrics)
+    except (OSError, ImportError, ValueError) as error:
+        raise UsageError(f"{args.experiment}: {error}") from None
+    print(render_removal(rows, cells))
+    if args.json_ is not None:
+        about = {"args": args.model_dump(mode="json")}
+        write_json(args.json_, plain({**about, "removals": cells, "effects": rows}))
+    if args.csv is not None:
+        with writing_file(args.csv) as temporary:
+            pyarrow.csv.write_csv(pa.Table.from_pylist(rows), temporary)
+    return 0
 
 
 def main_score(args: ScoreArguments) -> int:

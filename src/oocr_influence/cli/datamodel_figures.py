@@ -128,6 +128,11 @@ def _effects(splits: Splits) -> dict[str, Any]:
             f"{len(outcomes.subsets)} subsets of the train split have a completed run: effects "
             "need at least 4"
         )
+    if any(subset.get("design") == "removal" for subset in outcomes.subsets):
+        raise ValueError(
+            "documents were removed by their scores, not drawn, so that effects of facts are mixed "
+            "with one another: `oocr attribution removal` says what came of each removal"
+        )
     whole = features_of(outcomes, "fact")
     as_runs = without_one_fact(outcomes)
     varied = whole.varied() if as_runs else _in_several(whole.values)

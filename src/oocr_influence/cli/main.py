@@ -45,6 +45,7 @@ COMMANDS = {
     "worker": ("WorkerArguments", "join a sweep from any machine that sees its folder"),
     "attribute": ("AttributeArguments", "score a run's documents for each question, by methods"),
     "attribution score": ("ScoreArguments", "which methods find the documents, and predict runs"),
+    "attribution removal": ("RemovalArguments", "what answers lose without documents on top"),
     "results": ("ResultsArguments", "everything that runs answered, in SQL, CSV or Parquet"),
     "report": ("ReportArguments", "what runs learned, as one page that opens in any browser"),
     "view": ("ViewArguments", "the same page, live in a browser while a sweep runs"),

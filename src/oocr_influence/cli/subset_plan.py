@@ -16,6 +16,7 @@ from oocr_influence.cli.arguments import UsageError
 from oocr_influence.cli.experiment import PRELOAD
 from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import OTHER_BYTES_PER_RUN, Preparation, packing_options
+from oocr_influence.cli.removal_plan import check_asked, plan_removals
 from oocr_influence.cli.subset_block import JOB_FUNCTION, SubsetRun
 from oocr_influence.cli.sweep_arguments import DataModelingArgs
 from oocr_influence.datasets.packing import pack, tokenize_documents
@@ -55,6 +56,8 @@ class SubsetPlan:
     """Runs that an experiment's jobs make already (cli/extending_subsets.py)."""
     workers: int | None = None
     """Of a machine that is elsewhere; None: of this one, unless --max_workers says."""
+    notes: Sequence[str] = ()
+    """Lines that say what a design could not do, or left to chance."""
 
     def each(self) -> list[Subset]:
         """The subsets of both splits."""
@@ -112,6 +115,7 @@ class SubsetPlan:
             f"{len(self.runs):,} runs on subsets{further} in {len(self.blocks())} jobs, each run "
             f"of {self.fewest_steps} steps or more"
         )
+        lines += self.notes
         left = never_drawn(self.preparation.dataset, self.args.design())
         if left:
             lines.append(
@@ -200,23 +204,12 @@ def plan_subsets(args: DataModelingArgs, preparation: Preparation) -> SubsetPlan
     counts = {split: args.subsets_of(split) for split in SPLITS}
     if not any(counts.values()):
         return None
-    one_stream = random.Random(args.seed) if args.compat == "earlier" else None
-    try:
-        subsets = {
-            split: draw_subsets(
-                preparation.dataset,
-                args.design(),
-                split=split,
-                n=counts[split],
-                seed=args.seed,
-                generator=one_stream,
-            )
-            if counts[split]
-            else []
-            for split in SPLITS
-        }
-    except ValueError as error:
-        raise UsageError(f"{args.dataset_builder_path}: {error}") from None
+    notes: list[str] = []
+    if args.subset_design == "removal":
+        removals, notes = plan_removals(args, preparation.dataset)
+        subsets: dict[Split, list[Subset]] = {"train": removals, "test": []}
+    else:
+        subsets = _drawn(args, preparation, counts)
     settled = preparation.args
     shared = args.subset_run().model_copy(
         update={
@@ -231,11 +224,34 @@ def plan_subsets(args: DataModelingArgs, preparation: Preparation) -> SubsetPlan
         | {"model_commit": preparation.resolved.commit}
     )
     try:
-        replace(preparation, args=shared).asked_sets()
+        asked = replace(preparation, args=shared).asked_sets()
     except ValueError as error:
         raise UsageError(f"--subset_eval_sets, --subset_eval_metrics: {error}") from None
-    plan = SubsetPlan(args, shared, preparation, subsets)
+    check_asked(subsets["train"], asked)
+    plan = SubsetPlan(args, shared, preparation, subsets, notes=notes)
     return replace(plan, fewest_steps=_steps_of_smallest(plan))
+
+
+def _drawn(
+    args: DataModelingArgs, preparation: Preparation, counts: Mapping[Split, int]
+) -> dict[Split, list[Subset]]:
+    one_stream = random.Random(args.seed) if args.compat == "earlier" else None
+    try:
+        return {
+            split: draw_subsets(
+                preparation.dataset,
+                args.design(),
+                split=split,
+                n=counts[split],
+                seed=args.seed,
+                generator=one_stream,
+            )
+            if counts[split]
+            else []
+            for split in SPLITS
+        }
+    except ValueError as error:
+        raise UsageError(f"{args.dataset_builder_path}: {error}") from None
 
 
 def _steps_of_smallest(plan: SubsetPlan) -> int:

@@ -11,6 +11,7 @@ from oocr_influence.cli.engines import Execution
 from oocr_influence.cli.experiment import JobRules
 from oocr_influence.cli.grid import SAME_MEMORY, Point, point_label, with_grid
 from oocr_influence.cli.options import TrainingArgs, TrainingOptions
+from oocr_influence.cli.removal_options import faults_of_removal
 from oocr_influence.cli.sweep_options import SweepOptions
 from oocr_influence.datasets.subsets import SPLITS, Design, Split
 from oocr_influence.results.naming import check_experiment_name
@@ -57,6 +58,7 @@ class DataModelingArgs(SweepOptions):
             return self
         faults = []
         faults += self._faults_of_subsets()
+        faults += faults_of_removal(self)
         if self.micro_batch_size == "auto" and not self.execution().is_here:
             faults.append(
                 "--micro_batch_size auto: the trial would be of this machine, not of the cluster: "

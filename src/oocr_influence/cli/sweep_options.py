@@ -96,9 +96,22 @@ class SweepOptions(TrainingOptions):
     """documents of one fact that are drawn together, in the same groups everywhere (documents)"""
     subset_design: DesignName = "random"
     """random: each subset by itself; stratified: as many documents of each fact; complement: pairs
-    of halves; leave_one_fact_out: all but one fact's, a subset a fact"""
+    of halves; leave_one_fact_out: all but one fact's, a subset a fact; removal: all but the
+    documents that a method puts first, and controls (docs/attribution.md)"""
     active_facts: list[str] | None = None
     """facts whose documents are drawn, by id or by relation (None: all)"""
+    removal_table: Path | None = None
+    """of the design removal: the scores of documents, a folder that `oocr attribute` wrote"""
+    removal_targets: list[str] | None = None
+    """what documents are on top for: patterns of facts (`relation:entity`, or an id) and of sets;
+    each fact or set that fits is a target, and a document's score is its sum over the queries"""
+    removal_methods: list[str] | None = None
+    """methods of the table; facts: what states the fact by the dataset's account (None: all)"""
+    removal_k: list[int] = [10]
+    """how many documents on top are removed; each number makes subsets of its own (documents)"""
+    removal_control_draws: int = Field(default=1, ge=1)
+    """controls of each kind that remove as many: other documents at random, and other documents
+    of the same facts (subsets)"""
     runs_per_job: int | None = Field(default=None, ge=1)
     """runs on subsets that one job makes, the base model kept between them (runs; None: so that
     each worker has about eight jobs)"""

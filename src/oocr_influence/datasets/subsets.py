@@ -16,10 +16,11 @@ from typing import Any, Literal
 
 from oocr_influence.datasets.document_dataset import StructuredDataset, subset_id
 from oocr_influence.datasets.order import seeded_order
+from oocr_influence.datasets.removal import Removal
 from oocr_influence.documents.document import SyntheticDocument
 
 Split = Literal["train", "test"]
-DesignName = Literal["random", "stratified", "complement", "leave_one_fact_out"]
+DesignName = Literal["random", "stratified", "complement", "leave_one_fact_out", "removal"]
 Group = tuple[int, ...]  # places of documents of one fact that are drawn together
 SPLITS: tuple[Split, ...] = ("train", "test")
 
@@ -32,6 +33,7 @@ class Design:
     - `stratified`: the same, as many of each fact.
     - `complement`: pairs of a random half and the other half; `docs_per_run` says nothing.
     - `leave_one_fact_out`: all documents but those of one fact, the facts in the file's order.
+    - `removal`: all documents but those of a `Removal`; not drawn here (cli/removal_plan.py).
 
     `k` > 1: documents are drawn in groups of k of the same fact, the same groups for the whole
     sweep; what is left of a fact after the last whole group is never drawn.
@@ -51,6 +53,8 @@ class Subset:
     places: tuple[int, ...]
     left_out: str | None = None
     """The fact that it leaves out, of that design."""
+    removal: Removal | None = None
+    """What it leaves out and why, of that design."""
 
 
 def draw_subsets(
@@ -68,6 +72,7 @@ def draw_subsets(
     splits that share one are as the earlier system's, where neither could be drawn alone. Raises
     ValueError for what the dataset cannot give, with the flag to change.
     """
+    assert design.name != "removal", "removals follow from a table, not from a draw"
     facts = facts_of(dataset, design.active_facts)
     by_fact = {fact: _groups(fact, own, design.k, seed) for fact, own in facts.items()}
     pool = _Pool(split, by_fact, seed, generator)
@@ -208,6 +213,7 @@ def subset_metadata(
     """What `<i>_metadata.json` says of a subset."""
     docs = dataset.document_dataset.docs
     included = [docs[place].id for place in subset.places]
+    removal = subset.removal
     return {
         "dataset_idx": index,
         "dataset_id": subset_id(included),
@@ -218,6 +224,11 @@ def subset_metadata(
         "k": design.k,
         "n_runs": n_runs,
         **({} if subset.left_out is None else {"left_out_fact": subset.left_out}),
+        **(
+            {}
+            if removal is None
+            else {"removal": removal.metadata(docs, dataset.document_dataset.keys())}
+        ),
     }
 
 

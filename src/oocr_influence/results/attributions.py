@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from oocr_influence.results.atomic import plain, write_json, writing_folder
+from oocr_influence.results.digests import file_digest, text_digest
 
 Floats = npt.NDArray[np.float32]
 Row = Mapping[str, Any]
@@ -112,6 +113,11 @@ class Attributions:
         shape = (len(queries), len(documents))
         scores = {name: _matrix(table, name, shape, folder / SCORES) for name in methods}
         return cls(documents, queries, methods, scores, record)
+
+
+def table_digest(folder: Path) -> str:
+    """Of a table's scores and record: which table something was made from (sha256)."""
+    return text_digest("".join(file_digest(folder / name) for name in (SCORES, ABOUT)))
 
 
 def _matrix(table: Any, method: str, shape: tuple[int, int], file: Path) -> Floats:

@@ -56,7 +56,7 @@ def subset_outcomes(path: str | os.PathLike[str]) -> Outcomes:
     Raises FileNotFoundError where it has no subsets, and ValueError for two runs that were asked
     other questions.
     """
-    experiment = _experiment(Path(path))
+    experiment = subset_experiment(Path(path))
     subsets = list(_subsets(experiment))
     seeds = _seeds(experiment, [subset["n_runs"] for subset in subsets])
     cells = _completed(experiment, subsets, seeds)
@@ -73,7 +73,8 @@ def subset_outcomes(path: str | os.PathLike[str]) -> Outcomes:
     return outcomes
 
 
-def _experiment(path: Path) -> ExperimentFolder:
+def subset_experiment(path: Path) -> ExperimentFolder:
+    """The one experiment with subsets at `path`; FileNotFoundError for none and for several."""
     found = find_experiments(path)
     with_subsets = [one for one in found if any(map(one.subset_numbers, SPLITS))]
     if len(with_subsets) != 1:
@@ -89,6 +90,7 @@ def _subsets(experiment: ExperimentFolder) -> Iterator[dict[str, Any]]:
         for index in experiment.subset_numbers(split):
             about = json.loads(experiment.subset_metadata(split, index).read_text("utf-8"))
             del about["docs_included"]  # what was trained says the runs' own account
+            about.get("removal", {}).pop("removed", None)
             yield {"split": split, **about}
 
 
@@ -229,4 +231,4 @@ def _documents(experiment: ExperimentFolder) -> list[dict[str, Any]]:
     return rows
 
 
-__all__ = ["EVALUATION", "subset_outcomes"]
+__all__ = ["EVALUATION", "subset_experiment", "subset_outcomes"]

@@ -22,6 +22,7 @@ _DESIGNS = {
     "stratified": "{n} documents drawn at random, as many of each fact",
     "complement": "a random half of the documents or the other half ({n})",
     "leave_one_fact_out": "all documents but those of one fact ({n})",
+    "removal": "all documents but those on top for a question, or as many others ({n})",
 }
 
 
