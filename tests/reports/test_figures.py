@@ -229,8 +229,13 @@ def test_a_group_that_was_asked_once_is_drawn_as_rows(tmp_path):
     assert mean.get_xdata()[0] == CLOSE(np.mean(means), rel=1e-4)
 
 
-def test_no_text_touches_another_or_leaves_the_sheet(figures):
-    for stem, figure in figures.items():
+LONG = "a_name_of_thirty_six_letters_or_more, learning_rate 0.0001, packing concat, batch_size 16"
+
+
+@pytest.mark.parametrize("name", [None, LONG])
+def test_no_text_touches_another_or_leaves_the_sheet(data, figures, name):
+    drawn = page_figures(page_data_named(data, name), metrics=["loss"]) if name else figures.items()
+    for stem, figure in drawn:
         renderer = FigureCanvasAgg(figure).get_renderer()
         figure.draw(renderer)
         boxes = [

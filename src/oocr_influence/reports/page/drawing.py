@@ -87,13 +87,13 @@ def plural(n: int, thing: str) -> str:
 
 
 def wrapped(text: str, most: int) -> list[str]:
-    """The text in lines of so many letters; a longer word has a line to itself."""
-    return textwrap.wrap(text, most, break_long_words=False, break_on_hyphens=False) or [""]
+    """The text in lines of at most so many letters; a longer word is cut."""
+    return textwrap.wrap(text, most, break_on_hyphens=False) or [""]
 
 
-def text_width(text: str, size: float) -> float:
+def text_width(text: str, size: float, *, bold: bool = False) -> float:
     """About how wide a line of text is (inches)."""
-    return len(text) * size * 0.6 * INCHES_A_POINT
+    return len(text) * size * (0.66 if bold else 0.6) * INCHES_A_POINT
 
 
 def text_height(n_lines: int, size: float) -> float:
@@ -110,8 +110,9 @@ class Sheet:
         """`height` is that of what is drawn; `title` comes above it, and `note` below."""
         from matplotlib.figure import Figure
 
-        titles = wrapped(title, int(width / text_width("x", 11.5)))
-        notes = wrapped(note, int((width - 2 * self.MARGIN) / text_width("x", SMALL) * 1.1))
+        across = width - 2 * self.MARGIN
+        titles = wrapped(title, int(across / text_width("x", 11.5, bold=True)))
+        notes = wrapped(note, int(across / text_width("x", SMALL) * 1.1))
         self.top = self.MARGIN + text_height(len(titles), 11.5)
         self.width = width
         self.height = self.top + height + text_height(len(notes), SMALL) + self.MARGIN

@@ -25,6 +25,7 @@ from oocr_influence.reports.page.drawing import (
 from oocr_influence.reports.page.drawn_lines import Line, Panel, Values
 
 _COLUMNS = 2
+_LEFT = 0.75  # room for the axis of values (inches)
 _MOST_MARKED = 32
 
 
@@ -37,17 +38,20 @@ def curves_figure(panels: Sequence[Panel], *, title: str, note: str) -> Any:
         text for panel in panels for label in _labels(panel, labels_letters) for text in label[1]
     ]
     right = 0.3 + max((text_width(text, LABEL) for text in texts), default=0.0)
-    heads = max(bool(panel.title) + bool(panel.unit) for panel in panels)
-    left, above, below = 0.75, 0.2 + 0.17 * heads, 0.5
+    cell_width = _LEFT + width + right
+    head_letters = int((cell_width - 2 * Sheet.MARGIN) / text_width("x", LABEL, bold=True))
+    heads = [_heads(panel, head_letters) for panel in panels]
+    above, below = 0.2 + 0.17 * max(len(head) for head in heads), 0.5
     columns = 1 if one else _COLUMNS
     rows = math.ceil(len(panels) / columns)
-    cell = (left + width + right, above + height + below)
+    cell = (cell_width, above + height + below)
     sheet = Sheet(cell[0] * columns, cell[1] * rows + 0.05, title=title, note=note)
     for place, panel in enumerate(panels):
         row, column = divmod(place, columns)
         axes = sheet.axes(
-            left=column * cell[0] + left, top=row * cell[1] + above, width=width, height=height
+            left=column * cell[0] + _LEFT, top=row * cell[1] + above, width=width, height=height
         )
+        _write_heads(axes, heads[place])
         _draw_panel(axes, panel, height=height, width=width, letters=labels_letters)
     return sheet.figure
 
@@ -57,20 +61,6 @@ def _draw_panel(axes: Any, panel: Panel, *, height: float, width: float, letters
     axes.set_xlim(first - (last - first or 1) * 0.02, last + (last - first or 1) * 0.02)
     axes.set_ylim(*(reversed(panel.domain) if panel.top_is_low else panel.domain))
     _draw_ticks(axes, panel, width=width, height=height)
-    heads = [(panel.title, colours()["ink"], "bold"), (panel.unit, colours()["soft"], "normal")]
-    place = 9.0
-    for text, colour, weight in reversed([head for head in heads if head[0]]):
-        axes.annotate(
-            text,
-            (0, 1),
-            xycoords="axes fraction",
-            xytext=(-0.75 * 72 + Sheet.MARGIN * 72, place),
-            textcoords="offset points",
-            size=LABEL if text == panel.title else SMALL,
-            color=colour,
-            weight=weight,
-        )
-        place += 12
     axes.set_xlabel(panel.x_label, size=SMALL, color=colours()["soft"], loc="right")
     for level, _ in _chances(panel):
         axes.axhline(
@@ -79,6 +69,26 @@ def _draw_panel(axes: Any, panel: Panel, *, height: float, width: float, letters
     for line in reversed(panel.lines):
         _draw_line(axes, line)
     _write_labels(axes, panel, height=height, letters=letters)
+
+
+def _heads(panel: Panel, letters: int) -> list[tuple[str, dict[str, Any]]]:
+    """The lines of text above a panel: its title, and the unit of its values."""
+    title = {"size": LABEL, "color": colours()["ink"], "weight": "bold"}
+    unit = {"size": SMALL, "color": colours()["soft"]}
+    lines = [(text, title) for text in wrapped(panel.title, letters) if text]
+    return [*lines, (panel.unit, unit)] if panel.unit else lines
+
+
+def _write_heads(axes: Any, heads: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    for place, (text, look) in enumerate(reversed(heads)):
+        axes.annotate(
+            text,
+            (0, 1),
+            xycoords="axes fraction",
+            xytext=((Sheet.MARGIN - _LEFT) * 72, 9 + 12 * place),
+            textcoords="offset points",
+            **look,
+        )
 
 
 def _draw_ticks(axes: Any, panel: Panel, *, width: float, height: float) -> None:

@@ -20,6 +20,7 @@ from oocr_influence.reports.page.drawing import (
     colours,
     look_of,
     number,
+    text_height,
     text_width,
     valued,
     wrapped,
@@ -27,7 +28,6 @@ from oocr_influence.reports.page.drawing import (
 
 _HEADING = 0.3  # height of a row's heading (inches)
 _LETTERS = 30
-_BOLD = 1.1  # how much wider bold letters are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +93,12 @@ def rows_figure(
     rows: Sequence[Row], *, x_label: str, told_label: str, least: float, title: str, note: str
 ) -> Any:
     """matplotlib's figure; values begin at `least`, or lower where one is lower."""
-    step = 0.4 if any(row.parts for row in rows) else 0.27
     sections = [(text, list(own)) for text, own in groupby(rows, key=lambda row: row.heading)]
     labels = {row.name: wrapped(row.label, _LETTERS) for row in rows}
     texts = [text for label in labels.values() for text in label]
-    left = Sheet.MARGIN + max(text_width(text, LABEL) for text in texts) * _BOLD + 0.1
+    most = max(len(label) for label in labels.values())
+    step = max(0.4 if any(row.parts for row in rows) else 0.27, text_height(most, LABEL) + 0.06)
+    left = Sheet.MARGIN + max(text_width(text, LABEL, bold=True) for text in texts) + 0.1
     headed = [text for text, _ in sections if text]
     height = len(rows) * step + len(headed) * _HEADING + 0.1
     right = 0.25 + max(text_width(text, SMALL) for text in (told_label, *(r.told for r in rows)))
