@@ -101,25 +101,35 @@ def test_figures_are_the_same_every_time(outputs, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (make smollm2)")
     contents = []
     for name in "ab":
-        run(outputs, "--out", tmp_path / f"{name}.html", "--figures", "--no-questions")
+        words = ("--figures", "--figure_metrics", "rank_tie_averaged", "--no-questions")
+        run(outputs, "--out", tmp_path / f"{name}.html", *words)
         folder = tmp_path / f"{name}_figures"
         contents.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert contents[0] == contents[1]
-    kinds = ("ranks", "ranks_mayor", "ranks_spouse", "ranks_country", "sets", "loss")
-    names = {f"one_{kind}{suffix}" for kind in kinds for suffix in (".png", ".svg")}
-    assert names <= set(contents[0])
+    over = [f"one_rank_tie_averaged{end}" for end in ("", "_by_relation", "_by_form", "_sets")]
+    stems = ["known", "groups_rank_tie_averaged", "one_training", *over]
+    assert {f"{stem}{suffix}" for stem in stems for suffix in (".png", ".svg")} <= {*contents[0]}
 
 
 @pytest.mark.parametrize(
     ("words", "fault"),
     [
         (["--out", "page.pdf"], "--out page.pdf: a page's name ends in .html"),
+        (["--figure_metrics", "loss"], "--figure_metrics belongs to --figures, which is not given"),
         (["--out", "/nowhere/page.html"], "--out /nowhere/page.html: there is no folder /nowhere"),
     ],
 )
 def test_what_cannot_be_done_is_one_error(outputs, words, fault):
     with pytest.raises(UsageError, match=re.escape(fault)):
         run(outputs, *words)
+
+
+def test_a_metric_that_was_not_measured_is_one_error(outputs, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (make smollm2)")
+    words = ("--out", tmp_path / "page.html", "--figures", "--figure_metrics", "loss", "lost")
+    with pytest.raises(UsageError, match=r"--figure_metrics lost: not measured; .*accuracy, loss"):
+        run(outputs, *words)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_to_report_is_one_error(tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from oocr_influence.results.experiment_log import ExperimentLog
 from oocr_influence.results.run_folder import ExperimentFolder, RunFolder
@@ -124,3 +125,21 @@ def means_of(records, name):
     means = {f"mean_{m}": float(np.mean([r[m] for r in own])) for m in metrics}
     accuracy = float(np.mean([record["accuracy"] for record in own]))
     return {"n": len(own), "accuracy": accuracy, "n_candidates": ENTITIES, **means}
+
+
+NAMES = {
+    "mayor_eval_first_name_qa_1_with_fs": "trained: first names",
+    "mayor_control_eval_gen_1_no_fs": "control: unmentioned",
+}
+
+
+def records_of(folder):
+    """Every answer of every run, with its experiment, run and step, read file by file."""
+    rows = []
+    for path in sorted(folder.glob("*/all_docs_runs/*")):
+        run = RunFolder(path)
+        for name, step, _ in EVALUATIONS:
+            if run.records(name).is_file():
+                told = {"experiment": run.experiment.name, "run": run.name, "step": step}
+                rows += [row | told for row in pq.read_table(run.records(name)).to_pylist()]
+    return [row | {"asked": NAMES.get(row["set"], row["kind"])} for row in rows]

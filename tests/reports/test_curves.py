@@ -101,7 +101,7 @@ def test_a_run_without_evaluations_is_an_error(tmp_path):
     ],
 )
 def test_labels_that_would_touch_are_moved_apart(places, heights, expected):
-    assert module._apart(places, heights) == pytest.approx(expected)
+    assert module.apart(places, heights) == pytest.approx(expected)
 
 
 def test_without_matplotlib_the_remedy_is_named(run, monkeypatch, tmp_path):

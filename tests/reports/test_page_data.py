@@ -8,9 +8,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
-from page_runs import BREAKOUT, ENTITIES, EVALUATIONS, SETS, make_outputs
+from page_runs import BREAKOUT, ENTITIES, SETS, make_outputs, records_of
 
 from oocr_influence.reports.page.confusions import MOST_ANSWERS, confusions
 from oocr_influence.reports.page.data import page_data
@@ -23,10 +22,6 @@ from oocr_influence.results.run_folder import ExperimentFolder, RunFolder
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "earlier_experiment_log.json"
 CLOSE = pytest.approx
-NAMES = {
-    "mayor_eval_first_name_qa_1_with_fs": "trained: first names",
-    "mayor_control_eval_gen_1_no_fs": "control: unmentioned",
-}
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +37,7 @@ def data(outputs):
 
 @pytest.fixture(scope="module")
 def records(outputs):
-    """Every answer of every run, with its experiment, run and step."""
-    rows = []
-    for path in sorted(outputs.glob("*/all_docs_runs/*")):
-        run = RunFolder(path)
-        for name, step, _ in EVALUATIONS:
-            if run.records(name).is_file():
-                told = {"experiment": run.experiment.name, "run": run.name, "step": step}
-                rows += [row | told for row in pq.read_table(run.records(name)).to_pylist()]
-    for row in rows:
-        row["asked"] = NAMES.get(row["set"], row["kind"])
-    return rows
+    return records_of(outputs)
 
 
 def group_of(data, name):

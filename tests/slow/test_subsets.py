@@ -95,7 +95,8 @@ def test_leaving_a_fact_out_moves_its_own_questions_and_no_others(tmp_path):
         "--model olmo2-tiny --n_pretraining_examples 0 --chunk_size 256 --batch_size 4 "
         "--micro_batch_size 4 --learning_rate 1.5e-3 --runs_per_dataset_all_docs 0 "
         "--active_facts name_mayor --subset_design leave_one_fact_out --n_datasets_train 10 "
-        "--runs_per_dataset_train 2 --subset_eval_sets name_mayor_eval_*_no_fs"
+        "--runs_per_dataset_train 2 --runs_per_job 10 "
+        "--subset_eval_sets name_mayor_eval_gen_*_no_fs,name_mayor_eval_qa_*_no_fs"
     ).split()
     finished(start(tmp_path / "outputs", dataset, *flags))
     outcomes = subset_outcomes(tmp_path / "outputs").split("train")

@@ -18,7 +18,7 @@ from pydantic import Field
 from oocr_influence.cli.arguments import CommandArguments, UsageError, run_command
 from oocr_influence.cli.page_source import collected_runs, read_page, tell_reading
 from oocr_influence.reports.curves import check_drawing
-from oocr_influence.reports.page.figures import draw_figures
+from oocr_influence.reports.page.figures import SUFFIXES, draw_figures
 from oocr_influence.reports.page.render import render_page
 from oocr_influence.results.atomic import write_text, writing_file
 from oocr_influence.results.collecting import Collected
@@ -46,6 +46,9 @@ class ReportArguments(CommandArguments):
     there are many subsets, questions and methods)"""
     figures: bool = False
     """draw the figures as PNG and SVG too, in a folder beside the page (needs matplotlib)"""
+    figure_metrics: list[str] | None = None
+    """with --figures: the metrics of curves and heat maps, as in `rank_tie_averaged accuracy loss`
+    (None: all that were measured, which takes a minute a group)"""
 
 
 def main(args: ReportArguments) -> int:
@@ -54,6 +57,8 @@ def main(args: ReportArguments) -> int:
         raise UsageError(f"--out {args.out}: a page's name ends in .html")
     if not args.out.absolute().parent.is_dir():
         raise UsageError(f"--out {args.out}: there is no folder {args.out.absolute().parent}")
+    if args.figure_metrics is not None and not args.figures:
+        raise UsageError("--figure_metrics belongs to --figures, which is not given")
     if args.figures:
         try:
             check_drawing()
@@ -62,6 +67,7 @@ def main(args: ReportArguments) -> int:
     tell_reading()
     with collected_runs(args.paths) as collected:
         data = read_page(args.paths, collected, with_datamodels=args.datamodels)
+        _check_metrics(args.figure_metrics, [one["key"] for one in data.head["metrics"]])
         page = render_page(data)
         write_text(args.out, page)
         print(f"{args.out}: {len(data.head['runs'])} runs, {len(page.encode()) / 1e6:.1f} MB")
@@ -71,9 +77,18 @@ def main(args: ReportArguments) -> int:
     for notice in data.head["notices"]:
         print(f"notice: {notice}")
     if args.figures:
-        for path in draw_figures(data, args.out.with_name(f"{args.out.stem}_figures")):
-            print(path)
+        folder = args.out.with_name(f"{args.out.stem}_figures")
+        drawn = draw_figures(data, folder, metrics=args.figure_metrics)
+        print(f"{folder}: {len(drawn) // len(SUFFIXES)} figures, as PNG and SVG")
     return 0
+
+
+def _check_metrics(wanted: list[str] | None, measured: list[str]) -> None:
+    unknown = sorted({*(wanted or ())} - {*measured})
+    if unknown:
+        raise UsageError(
+            f"--figure_metrics {' '.join(unknown)}: not measured; there are {', '.join(measured)}"
+        )
 
 
 def _write_questions(collected: Collected, path: Path) -> int:

@@ -218,7 +218,7 @@ def _label_ends(axes: Any, coloured: Sequence[tuple[Curve, str]]) -> None:
     line = 0.055 * abs(axes.get_ylim()[0] - axes.get_ylim()[1])  # height of a line of text in ranks
     ends = sorted(coloured, key=lambda one: one[0].points[-1].rank)
     heights = [line * (curve.group.label.count("\n") + 1) for curve, _ in ends]
-    places = _apart([curve.points[-1].rank for curve, _ in ends], heights)
+    places = apart([curve.points[-1].rank for curve, _ in ends], heights)
     for (curve, colour), place in zip(ends, places, strict=True):
         axes.annotate(
             curve.group.label,
@@ -234,7 +234,7 @@ def _label_ends(axes: Any, coloured: Sequence[tuple[Curve, str]]) -> None:
         )
 
 
-def _apart(places: Sequence[float], heights: Sequence[float]) -> list[float]:
+def apart(places: Sequence[float], heights: Sequence[float]) -> list[float]:
     """Ascending places of labels, moved as little as it takes for none to touch another.
 
     Labels that would touch become one block around the mean of where they belong.
