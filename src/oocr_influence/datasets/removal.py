@@ -56,7 +56,8 @@ def random_control(top: Places, places: Sequence[int], *, key: Sequence[str | in
 
     ValueError where too few are left.
     """
-    others = [place for place in places if place not in set(top)]
+    on_top = set(top)
+    others = [place for place in places if place not in on_top]
     if len(others) < len(top):
         raise ValueError(
             f"k {len(top)}: a control removes as many other documents, and of {len(places)} only "
