@@ -11,12 +11,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from oocr_influence.cli import attribute, attribution, data_modeling, report, verify
+from launcher.jobs import load_jobs
+from oocr_influence.cli import attribute, attribution, data_modeling, plan, report, verify
 from oocr_influence.cli.arguments import UsageError, parse
 from oocr_influence.cli.attribute_options import AttributeArguments
 from oocr_influence.cli.attribution import RemovalArguments
 from oocr_influence.cli.data_modeling import DataModelingArgs
 from oocr_influence.cli.datamodel_figures import datamodel_of
+from oocr_influence.cli.plan import PlanArguments
 from oocr_influence.datasets.document_dataset import load_structured_dataset
 from oocr_influence.results import subset_outcomes as outcomes_module
 from oocr_influence.results.attributions import Attributions, table_digest
@@ -201,6 +203,47 @@ def test_the_same_seed_makes_the_same_subsets(sweep, table, tmp_path):
     assert planned[1] != planned[0]
     tops = [[set(keys(r)) for r in one if r["kind"] == "top" and not r["ties"]] for one in planned]
     assert tops[0] == tops[1] != []  # only what is drawn depends on the seed
+
+
+def extend(experiment, *words):
+    given = ["--resume", experiment.path, "--extend", "--execution_mode", "in_process"]
+    words = [str(word) for word in (*given, "--no-start", *words)]
+    return data_modeling.main(parse(DataModelingArgs, words))
+
+
+def test_it_takes_more_runs_and_no_other_removals(table, tmp_path):
+    kept = shutil.copytree(table, tmp_path / "table")
+    assert data_modeling.main(arguments(kept, tmp_path / "outputs", start=False)) == 0
+    (experiment,) = find_experiments(tmp_path / "outputs")
+    before = [about["removal"] for about in abouts(experiment)]
+    named = ["--removal_table", kept, "--removal_targets", FACT, SET]
+    sizes = ["--n_datasets_train", N_SUBSETS, "--removal_k", 2]
+    with pytest.raises(UsageError, match="--removal_k: runs on subsets are there with another"):
+        extend(experiment, "--subset_design", "removal", *named, *sizes)
+    with pytest.raises(UsageError, match=f"give --n_datasets_train {N_SUBSETS}, not"):
+        extend(experiment, "--n_datasets_train", N_SUBSETS + 1)
+    assert extend(experiment, "--runs_per_dataset_train", 3) == 0
+    assert [about["removal"] for about in abouts(experiment)] == before
+    runs = [tuple(one) for job in load_jobs(experiment.jobs) for one in job.spec.args["runs"]]
+    assert set(runs) == {("train", i, 42 + n) for i in range(N_SUBSETS) for n in range(3)}
+    assert len(runs) == 3 * N_SUBSETS
+    shutil.rmtree(kept)
+    with pytest.raises(UsageError, match="--removal_table"):
+        extend(experiment, "--runs_per_dataset_train", 4)
+
+
+def test_a_plan_counts_what_it_then_is(sweep, table, tmp_path, capsys):
+    given = arguments(table, tmp_path).model_dump(mode="json", exclude_unset=True)
+    words = ["--json"]
+    for name, value in given.items():
+        values = value if isinstance(value, list) else [value]
+        words += [f"--{name}", *map(str, values)]
+    assert plan.main(parse(PlanArguments, words)) == 0
+    told = json.loads(capsys.readouterr().out)["subsets"]
+    runs = find_runs(sweep.path)
+    assert told["n_runs"] == len(runs) == 2 * N_SUBSETS
+    updates = [len(list(read_steps(run.steps))) for run in runs]
+    assert (told["updates"]["fewest"], told["updates"]["most"]) == (min(updates), max(updates))
 
 
 def removal(*words):
