@@ -185,6 +185,7 @@ def test_the_earlier_treatment_runs_and_says_how_it_differs(train_once):
     assert "unlike the earlier system: packing=masked" in ours.text_log.read_text()
 
 
+@pytest.mark.slow
 def test_a_profile_lies_in_the_run(train_once):
     run = train_once(**FAST, max_steps=5, profile=True)
     assert "seconds an update" in (run.profile / "table.txt").read_text()

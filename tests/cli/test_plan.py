@@ -79,6 +79,7 @@ def swept(tmp_path_factory):
     return words, experiment
 
 
+@pytest.mark.slow
 def test_a_sweep_does_what_was_planned(swept):
     _, experiment = swept
     plan = json.loads((experiment / "plan.json").read_text())
@@ -116,6 +117,7 @@ def log_of(run):
     return json.loads(run.experiment_log.read_text())
 
 
+@pytest.mark.slow
 def test_planned_against_actual(swept):
     _, experiment = swept
     compared = json.loads(oocr("plan", "--json", "--against", experiment.parent).stdout)

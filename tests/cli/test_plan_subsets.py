@@ -78,6 +78,7 @@ def planned_json(words, capsys):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_a_sweep_over_subsets_does_what_was_planned(swept):
     _, experiment, planned = swept
     part, whole = planned["subsets"], planned["whole"]
@@ -126,6 +127,7 @@ def test_a_sweep_over_subsets_does_what_was_planned(swept):
     assert abs(part["subset_file_bytes"] - files) < 32, "the digest and the place are made up"
 
 
+@pytest.mark.slow
 def test_each_subset_is_counted_as_its_runs_pack_it(swept):
     words, experiment, _ = swept
     args = parse(DataModelingArgs, words)
@@ -178,6 +180,7 @@ def test_counts_are_those_of_each_runs_own_preparation(uneven, tmp_path, words):
     assert len({one.windows for one in counts.counted.values()}) > 1
 
 
+@pytest.mark.slow
 def test_planned_against_actual(swept, capsys):
     _, experiment, _ = swept
     args = parse(PlanArguments, ["--json", "--against", str(experiment.path)])
@@ -192,6 +195,7 @@ def test_planned_against_actual(swept, capsys):
     assert rows["the sweep"]["actual"] > 1
 
 
+@pytest.mark.slow
 def test_the_next_sweep_is_planned_by_what_was_seen(swept, capsys):
     words, experiment, _ = swept
     part = planned_json(words, capsys)["subsets"]

@@ -199,6 +199,7 @@ def test_an_attempt_that_was_replaced_publishes_nothing(tmp_path, monkeypatch):
     assert run.unfinished() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0.5, 1.5], ids=["checkpoint", "state"])
 def test_a_full_disk_stops_the_run_and_nothing_is_lost(tmp_path, limit):
     """A limit on the size of a file stands for the disk: below a checkpoint's, below a state's."""
