@@ -55,6 +55,8 @@ def plan_of(
 def loss_documents(preparation: Preparation) -> DocumentLosses | None:
     """The documents whose losses a run measures; None if there are none."""
     p, args = preparation, preparation.args
+    if args.n_loss_documents == 0:
+        return None
     samples = loss_samples(p.dataset, p.documents, count=args.n_loss_documents, seed=args.seed)
     if not samples:
         return None

@@ -136,6 +136,10 @@ class DocumentDataset(Record):
             return self._keys
         return document_keys(self.docs)
 
+    def keep_keys(self) -> None:
+        """Find the keys once, where many subsets are taken."""
+        self._keys = self.keys()
+
     def only(self, places: Sequence[int]) -> DocumentDataset:
         """The documents at these places, which keep their keys."""
         keys = self.keys()

@@ -51,7 +51,9 @@ def _dataset(path: Path, file: Path, digest: str, load: Callable[[Path], Any]) -
                 f"{path} names documents of {file}, which has changed since (sha256 {found[:16]}…, "
                 f"not {digest[:16]}…): put the file back"
             )
-        _last = (key, load(file))
+        dataset = load(file)
+        dataset.document_dataset.keep_keys()
+        _last = (key, dataset)
     return _last[1]
 
 
