@@ -50,8 +50,10 @@ def select_documents(
                 f"n_pretraining_examples is {n_pretraining_examples}, but the dataset holds "
                 f"{len(pretraining)} pretraining documents: lower it, or None for all of them"
             )
-        drawn = seeded_order(len(pretraining), "pretraining_examples", seed)
-        kept = {pretraining[i] for i in drawn[:n_pretraining_examples]}
+        kept = set()
+        if n_pretraining_examples:
+            drawn = seeded_order(len(pretraining), "pretraining_examples", seed)
+            kept = {pretraining[i] for i in drawn[:n_pretraining_examples]}
         dropped = set(pretraining) - kept
         keyed = [document for i, document in enumerate(keyed) if i not in dropped]
     if not keyed:

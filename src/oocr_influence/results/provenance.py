@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,7 @@ def installed(names: Iterable[str]) -> dict[str, str | None]:
     return {name: _version(name) for name in names}
 
 
+@cache  # a process has loaded what it has, whatever is installed meanwhile
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
