@@ -1,6 +1,7 @@
 """Plans of sweeps over subsets: what is counted the sweep then meets exactly."""
 
 import json
+import shutil
 import subprocess
 import warnings
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from launcher.jobs import load_jobs, read_exit
-from oocr_influence.cli import data_modeling, plan
+from oocr_influence.cli import data_modeling, plan, plan_blocks
 from oocr_influence.cli.arguments import UsageError, parse
 from oocr_influence.cli.data_modeling import DataModelingArgs
 from oocr_influence.cli.plan import PlanArguments
@@ -225,6 +226,22 @@ def test_the_next_sweep_is_planned_by_what_was_seen(swept, capsys):
     assert gpu["subsets"]["update_seconds"]["basis"] == "projected"
     assert gpu["subsets"]["start_seconds"]["basis"] == "unknown"
     assert gpu["whole"]["seconds"]["basis"] == "projected"
+
+
+@pytest.mark.slow
+def test_the_newest_blocks_of_several_sweeps_stand_for_all(swept, tmp_path, monkeypatch):
+    words, experiment, _ = swept
+    for name in "ab":
+        shutil.copytree(experiment.path, tmp_path / f"{experiment.path.name}_{name}")
+    args = parse(DataModelingArgs, words)
+    shared = plan_subsets(args, plan_all(args)[0].preparation).shared
+    shared = shared.model_copy(update={"subset_split": "train"})
+    told = []
+    for most in (1, 2, 100):
+        monkeypatch.setattr(plan_blocks, "BLOCKS_LOOKED_AT", most)
+        told.append(blocks_before(tmp_path, shared, hardware_of()).source.split(",")[0])
+    n = 2 * sum("runs" in job.spec.args for job in load_jobs(experiment.jobs))
+    assert told == ["1 earlier job", "2 earlier jobs", f"{n} earlier jobs"]
 
 
 def test_jobs_elsewhere_are_divided_for_the_machine_that_is_stated(uneven, tmp_path, capsys):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,15 @@ class MeasuredBlocks:
 
 def blocks_before(outputs: Path, args: TrainingArgs, hardware: Hardware) -> MeasuredBlocks | None:
     """Out of the newest blocks in `outputs` that match and went through in one go; None if none."""
-    found: list[tuple[str, float, float]] = []
-    for experiment in reversed(find_experiments(outputs)) if outputs.is_dir() else ():
-        for block in _blocks(experiment):
-            if (measured := _measured(block, args, hardware)) is not None:
-                found.append((experiment.name, *measured))
-            if len(found) == BLOCKS_LOOKED_AT:
-                break
+    if not outputs.is_dir():
+        return None
+    alike = (
+        (experiment.name, *measured)
+        for experiment in reversed(find_experiments(outputs))
+        for block in _blocks(experiment)
+        if (measured := _measured(block, args, hardware)) is not None
+    )
+    found = list(islice(alike, BLOCKS_LOOKED_AT))
     if not found:
         return None
     many = "s" * (len(found) > 1)
