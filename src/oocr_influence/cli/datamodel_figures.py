@@ -7,7 +7,7 @@ Everything is computed here and by `attribution/`; the page draws it alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,16 +123,7 @@ def _part(name: str, make: Any) -> dict[str, Any]:
 def _effects(splits: Splits) -> dict[str, Any]:
     """Mean effects on their own questions and on others', by kind of question and by fact."""
     outcomes, values = splits.train.outcomes, splits.train.values
-    if len(outcomes.subsets) < 4:
-        raise ValueError(
-            f"{len(outcomes.subsets)} subsets of the train split have a completed run: effects "
-            "need at least 4"
-        )
-    if any(subset.get("design") == "removal" for subset in outcomes.subsets):
-        raise ValueError(
-            "documents were removed by their scores, not drawn, so that effects of facts are mixed "
-            "with one another: `oocr attribution removal` says what came of each removal"
-        )
+    _check_drawn(outcomes)
     whole = features_of(outcomes, "fact")
     as_runs = without_one_fact(outcomes)
     varied = whole.varied() if as_runs else _in_several(whole.values)
@@ -166,13 +157,7 @@ def _effects(splits: Splits) -> dict[str, Any]:
         if len(own) and not (fixed and key[2] == "others" and key[0] == "kind")
     }
     low_QF, high_QF = (ends[len(places) :].reshape(others_QF.shape) for ends in (low_G, high_G))
-    known_QF = np.isfinite(low_QF) & np.isfinite(high_QF)
-    beyond = np.where(known_QF, (low_QF > 0) | (high_QF < 0), np.nan).ravel()
-    shares = {
-        key: short(float(np.nanmean(beyond[own])))
-        for key, own in places.items()
-        if np.isfinite(beyond[own]).any()
-    }
+    shares = _shares_beyond_noise(places, low_QF, high_QF)
     own_QF = own_features(outcomes, features)
     labels = feature_labels(outcomes, features)
     return {
@@ -195,6 +180,32 @@ def _effects(splits: Splits) -> dict[str, Any]:
             for f, label in enumerate(labels)
         ],
     }
+
+
+def _shares_beyond_noise(
+    places: Mapping[Any, Any], low_QF: Floats, high_QF: Floats
+) -> dict[Any, float | None]:
+    """Of the effects at each of `places` whose interval is known, those that it says are not 0."""
+    known_QF = np.isfinite(low_QF) & np.isfinite(high_QF)
+    beyond = np.where(known_QF, (low_QF > 0) | (high_QF < 0), np.nan).ravel()
+    return {
+        key: short(float(np.nanmean(beyond[own])))
+        for key, own in places.items()
+        if np.isfinite(beyond[own]).any()
+    }
+
+
+def _check_drawn(outcomes: Outcomes) -> None:
+    if len(outcomes.subsets) < 4:
+        raise ValueError(
+            f"{len(outcomes.subsets)} subsets of the train split have a completed run: effects "
+            "need at least 4"
+        )
+    if any(subset.get("design") == "removal" for subset in outcomes.subsets):
+        raise ValueError(
+            "documents were removed by their scores, not drawn, so that effects of facts are mixed "
+            "with one another: `oocr attribution removal` says what came of each removal"
+        )
 
 
 def _in_several(values_SF: Floats) -> Bools:
