@@ -78,7 +78,7 @@ class KeptBase:
         return self._weights.model, self._weights.digest
 
     def suite(self, preparation: Preparation, cache: Cache | None) -> PlannedSuite:
-        """The questions of a run, planned once for all runs that are asked the same."""
+        """The questions of a run: planned, laid out and proved once for all that are asked them."""
         builders = preparation.dataset.eval_dataset_builders  # the same object for all subsets
         if self._suite is None or self._suite[0] is not builders:
             self._suite = (builders, plan_of(preparation, cache))

@@ -23,7 +23,6 @@ from oocr_influence.cli.plan_measured import Measured
 from oocr_influence.cli.preparation import Preparation, prepare
 from oocr_influence.cli.run_asking import loss_documents, plan_of
 from oocr_influence.datasets.order import window_order
-from oocr_influence.evaluation.evaluate import Evaluator
 from oocr_influence.models.load import load_model, pick_device, recompute_activations
 from oocr_influence.models.lora import add_adapter
 from oocr_influence.results.cache import Cache
@@ -123,7 +122,7 @@ def _time_updates(preparation: Preparation, model: Any) -> float:
 def _evaluation_of(preparation: Preparation, model: Any) -> Callable[[], Any]:
     """What a run does at one evaluation."""
     args = preparation.args
-    evaluator = Evaluator(plan_of(preparation, Cache.default() if args.eval_cache else None).plan)
+    evaluator = plan_of(preparation, Cache.default() if args.eval_cache else None).evaluator
     losses = loss_documents(preparation)
 
     def ask() -> None:

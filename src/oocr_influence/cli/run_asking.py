@@ -32,11 +32,16 @@ logger = logging.getLogger("oocr_influence")
 
 @dataclass(frozen=True)
 class PlannedSuite:
-    """What a run asks, as sets, by its name, and tokenised."""
+    """What a run asks, as sets, by its name, and ready to be asked."""
 
     builders: Mapping[str, EvalDatasetBuilder]
     digest: str
-    plan: EvalPlan
+    evaluator: Evaluator
+
+    @property
+    def plan(self) -> EvalPlan:
+        """The questions, tokenised."""
+        return self.evaluator.plan
 
 
 def plan_of(
@@ -49,7 +54,8 @@ def plan_of(
     }
     digest = suite_digest(builders, preparation.tokenizer)
     plan = cached_plan(builders, preparation.tokenizer, digest, cache, waiting)
-    return PlannedSuite(builders, digest, plan)
+    descriptions = {name: asdict(describe_set(name, builder)) for name, builder in builders.items()}
+    return PlannedSuite(builders, digest, Evaluator(plan, descriptions=descriptions))
 
 
 def loss_documents(preparation: Preparation) -> DocumentLosses | None:
@@ -119,10 +125,7 @@ class RunAsking:
                 plan.eval_dataset_rows(name),
                 [metric.model_dump() for metric in builder.metrics],
             )
-        descriptions = {
-            name: asdict(describe_set(name, builder)) for name, builder in builders.items()
-        }
-        return Evaluator(plan, descriptions=descriptions)
+        return suite.evaluator
 
     def _asks_for_beams(self, step: int) -> bool:
         last = step == self._run.total_steps

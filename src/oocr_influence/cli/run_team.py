@@ -94,7 +94,7 @@ def help_run(args: TrainingArgs, team: Team) -> None:
     sharded.fill()
     _wait_for(team, "planned")
     cache = Cache.default() if args.eval_cache else None
-    evaluator = Evaluator(plan_of(preparation, cache).plan)
+    evaluator = plan_of(preparation, cache).evaluator
     _agree(team, preparation, evaluator.plan.digest)
     sharded.release()
     helper = _Helper(team, sharded, evaluator, loss_documents(preparation))

@@ -227,6 +227,7 @@ def _git_state(diff: str | None) -> dict[str, Any] | None:
     }
 
 
+@cache
 def _checkout() -> Path | None:
     """The checkout that the package is part of; not one that merely holds its environment."""
     package = Path(__file__).resolve().parents[1]

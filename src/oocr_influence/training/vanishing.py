@@ -18,7 +18,7 @@ import torch
 
 from oocr_influence.training.bf16_rounding import join_halves
 
-LIMIT = 2**18  # a share is then known to 0.1 %, one standard error
+LIMIT = 2**16  # a share is then known to 0.2 %, one standard error
 
 
 @dataclass(frozen=True)
