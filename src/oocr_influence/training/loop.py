@@ -124,7 +124,8 @@ def train(
         return state if shared is None else shared.gathered(state)
 
     accumulate = partial(accumulate_gradients, model)
-    clip = partial(_clip, model)
+    clip = partial(_clip, list(model.parameters()))
+    modules = list(model.modules())
     if shared is not None:
         accumulate, clip = shared.accumulate_gradients, shared.clip  # type: ignore[assignment]
     after_step(place.training_step, snapshot)
@@ -132,7 +133,8 @@ def train(
         started = time.perf_counter()
         learning_rate = 0.0 if burn_in else rate.at(step - 1)
         set_rate(optimizer, learning_rate)
-        model.train()
+        if not all(module.training for module in modules):  # an evaluation may have left it so
+            model.train()
         loss, labelled = accumulate(
             windows,
             batch,
@@ -259,10 +261,10 @@ def _batches(
                 yield burn_in, step, order[schedule.batch(step)]
 
 
-def _clip(model: Any, max_norm: float | None) -> float:
+def _clip(parameters: Sequence[torch.nn.Parameter], max_norm: float | None) -> float:
     """Clip the gradients by their global norm; returns the norm before."""
     limit = float("inf") if max_norm is None else max_norm
-    return float(torch.nn.utils.clip_grad_norm_(model.parameters(), limit))
+    return float(torch.nn.utils.clip_grad_norm_(parameters, limit))
 
 
 def _clip_factor(norm: float, max_norm: float | None) -> float:
