@@ -105,6 +105,23 @@ def test_seeds_that_all_subsets_share_are_no_noise_between_them():
     assert not crossed_seeds(seeds, values)
 
 
+@pytest.mark.parametrize("runs", [2, 5])
+@pytest.mark.parametrize(
+    "signals",
+    [np.full(40, 0.3), np.full(40, 1.0), np.repeat([3.0, 0.0], 20), np.geomspace(0.05, 5, 40)],
+    ids=["weak", "like the noise", "half have none", "very different"],
+)
+def test_the_ceiling_is_the_mean_of_what_a_perfect_predictor_has(signals, runs):
+    perfect = np.sqrt(signals**2 / (signals**2 + 1 / runs)).mean()
+    found = []
+    for world in range(12):
+        draw = np.random.default_rng([1, world])
+        values = signals * draw.normal(size=(60, 1, 40)) + draw.normal(size=(60, runs, 40))
+        found.append(noise_ceiling(values, lambda v: v, draw=draw))
+    # Half of the questions without any: 0.8 by the root of the mean, for 0.49.
+    assert np.mean(found) == pytest.approx(perfect, abs=0.04 if signals.all() else 0.12)
+
+
 def test_with_one_run_a_subset_the_ceiling_is_unknown():
     world, x, values = made(runs=1)
     score = lds(world.effects, x, values, n_resamples=5, n_permutations=5)
