@@ -11,11 +11,12 @@ import pytest
 from linear_world import LinearWorld, half_of
 from scipy.stats import t
 
-from oocr_influence.attribution.datamodels import fit
+from oocr_influence.attribution.datamodels import _bootstrapped, fit
 from oocr_influence.attribution.draws import by_size, drawn_together, exchanged
 from oocr_influence.attribution.features import Features, features_of
 from oocr_influence.attribution.lds import lds
 from oocr_influence.attribution.mean_effects import jackknifed, means_at
+from oocr_influence.attribution.penalised import fit_lasso
 from oocr_influence.attribution.sample_size import Pilot
 from oocr_influence.attribution.scoring import lds_of_methods
 from oocr_influence.results.attributions import Attributions
@@ -151,6 +152,23 @@ def test_what_is_explained_is_of_new_subsets_and_not_of_the_other_half(method):
     assert (leaking.explained > model.explained + 0.3).all()
 
 
+def test_a_bootstrap_draws_pairs():
+    # What facts of ten documents miss, they miss of both halves: 20 pairs say as much as 20 halves.
+    draw = np.random.default_rng(11)
+    x, draws = pairs_of(20, 60, draw)
+    values = LinearWorld(draw.normal(size=(12, 60)), 0.1).outcomes(x, 1, draw)
+    by_fact = x.reshape(-1, 6, 10).sum(axis=2)
+
+    def effects(x, y):
+        return fit_lasso(x, y, np.full(12, 0.01))[0]
+
+    of_pairs, alone = (
+        _bootstrapped(effects, by_fact, values, own, 150, 0).mean()
+        for own in (draws, np.arange(40))
+    )
+    assert 1.25 < of_pairs / alone < 1.9  # √2, and more for so few pairs
+
+
 def test_marginal_intervals_of_pairs_hold_the_truth_as_often_as_they_say():
     held, n = 0, 0
     for trial in range(80):
@@ -219,13 +237,14 @@ def test_by_chance_p_values_of_pairs_are_even_and_intervals_hold_zero():
     assert held / n_worlds > 0.88
 
 
-def test_a_pilot_of_pairs_foretells_pairs():
+@pytest.mark.parametrize("noise", [1.0, 12.0])
+def test_a_pilot_of_pairs_foretells_pairs(noise):
     draw = np.random.default_rng(8)
     effects = draw.normal(size=(40, 60))
 
     def sweep(n_pairs, runs):
         x, draws = pairs_of(n_pairs, 60, draw)
-        values = LinearWorld(effects, 1.0).outcomes(x, runs, draw)
+        values = LinearWorld(effects, noise).outcomes(x, runs, draw)
         return Features("fact", list("abcdef"), x.reshape(-1, 6, 10).sum(axis=2), draws), values
 
     pilot = Pilot.of(*sweep(60, 3))
