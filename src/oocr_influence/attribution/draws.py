@@ -31,7 +31,9 @@ ALONE = 1e-9
 def drawn_together(subsets: Sequence[Mapping[str, Any]]) -> Ints:
     """(S,) the draw of each subset, from 0: one of its own, but for the halves of a pair."""
     keys: list[Hashable] = [
-        (row["split"], int(row["dataset_idx"]) // 2) if row.get("design") == "complement" else place
+        (row.get("split"), int(row["dataset_idx"]) // 2)
+        if row.get("design") == "complement"
+        else place
         for place, row in enumerate(subsets)
     ]
     numbers: dict[Hashable, int] = {}
