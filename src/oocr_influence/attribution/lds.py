@@ -80,10 +80,10 @@ def lds(
     """Score `scores_QD` on these subsets.
 
     `entities` (Q,) say whom each question is about; questions of one entity are drawn together in
-    the bootstrap (None: each by itself). `crossed`: all subsets were run with the same seeds, none
-    missing (`noise.crossed_seeds`). `draws_S` says which subsets were drawn together
-    (`draws.drawn_together`; None: each by itself). Raises ValueError for shapes that do not fit,
-    scores that are not finite, and fewer than three subsets or draws.
+    the bootstrap (None: each by itself). `crossed`: all subsets were run with the same seeds,
+    though some may be missing (`noise.same_seeds`). `draws_S` says which subsets were drawn
+    together (`draws.drawn_together`; None: each by itself). Raises ValueError for shapes that do
+    not fit, scores that are not finite, and fewer than three subsets or draws.
     """
     predicted = np.asarray(trained_SD, np.float64) @ np.asarray(scores_QD, np.float64).T
     return lds_of_predictions(
@@ -184,12 +184,20 @@ def noise_ceiling(
         halves: tuple[list[Floats], list[Floats]] = ([], [])
         mixed = draw.permutation(values_SKQ.shape[1])
         for s in enough:
-            mixed = mixed if crossed else draw.permutation(runs[s])
-            # An odd run goes to either half, so that none is always the smaller.
-            cut = (len(mixed) + int(draw.integers(2))) // 2
-            halves[0].append(values_SKQ[s, mixed[:cut]].mean(axis=0))
-            halves[1].append(values_SKQ[s, mixed[cut:]].mean(axis=0))
+            if crossed:
+                own = mixed[np.isin(mixed, runs[s])]
+                cut = int(np.isin(own, mixed[: len(mixed) // 2]).sum())
+            else:
+                own = draw.permutation(runs[s])
+                cut = len(own) // 2
+            if 0 < cut < len(own):
+                halves[0].append(values_SKQ[s, own[:cut]].mean(axis=0))
+                halves[1].append(values_SKQ[s, own[cut:]].mean(axis=0))
+        if len(halves[0]) < 3:
+            continue
         agreements.append(correlations(*(prepare(np.stack(half)) for half in halves)))
+    if not agreements:
+        return float("nan")
     agreements_NQ = np.stack(agreements)
     r_Q = np.nanmean(agreements_NQ[:, np.isfinite(agreements_NQ).any(axis=0)], axis=0)
     if not len(r_Q):

@@ -88,3 +88,10 @@ def crossed_seeds(seeds_SK: npt.NDArray[np.int64], values_SKQ: npt.ArrayLike) ->
     """Whether every subset was run with the same seeds, and all of these runs are there."""
     same = bool((seeds_SK == seeds_SK[:1]).all()) and bool((seeds_SK >= 0).all())
     return same and bool(np.isfinite(np.asarray(values_SKQ)).all())
+
+
+def same_seeds(seeds_SK: npt.ArrayLike) -> bool:
+    """Whether a place k is the same seed's for every subset that has such a run (-1: it has none),
+    whatever runs are missing."""
+    seeds = np.asarray(seeds_SK)
+    return all(len(np.unique(column[column >= 0])) < 2 for column in seeds.T)

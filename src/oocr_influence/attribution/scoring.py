@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from oocr_influence.attribution.draws import drawn_together
 from oocr_influence.attribution.lds import LDS, N_RESAMPLES, lds
-from oocr_influence.attribution.noise import crossed_seeds
+from oocr_influence.attribution.noise import same_seeds
 from oocr_influence.attribution.retrieval import Retrieval, by_chance, retrieval
 from oocr_influence.results.attributions import Attributions
 from oocr_influence.results.intervals import Interval, mean_interval
@@ -162,7 +162,7 @@ def lds_of_methods(
     answered_Q = np.asarray(np.isfinite(every_SKQ[outcomes.completed()]).all(axis=0))
     pairs = _shared_questions(table, outcomes, answered_Q)
     values_SKQ = every_SKQ[:, :, [o for _, o in pairs]]
-    crossed = crossed_seeds(np.asarray(outcomes.seeds), values_SKQ)
+    crossed = same_seeds(outcomes.seeds)
     kinds = [table.queries[q]["kind"] for q, _ in pairs]
     chosen = {ALL: list(range(len(pairs)))}
     chosen |= {kind: [i for i, k in enumerate(kinds) if k == kind] for kind in dict.fromkeys(kinds)}

@@ -22,7 +22,7 @@ from oocr_influence.attribution.datamodels import Datamodel, Method, fit
 from oocr_influence.attribution.draws import not_among
 from oocr_influence.attribution.features import By, features_of
 from oocr_influence.attribution.lds import Correlation, lds_of_predictions
-from oocr_influence.attribution.noise import crossed_seeds, variances
+from oocr_influence.attribution.noise import crossed_seeds, same_seeds, variances
 from oocr_influence.attribution.own_facts import feature_labels, kinds, own_features
 from oocr_influence.attribution.sample_size import Pilot
 from oocr_influence.attribution.scoring import falls
@@ -117,7 +117,7 @@ def main_lds(args: LdsArguments) -> int:
     features, test = features_of(outcomes, args.by), features_of(held_out, args.by)
     with _as_usage_errors():
         model = fit(features, values, method=args.method)
-    crossed = crossed_seeds(held_out.seeds, held_out_values)
+    crossed = same_seeds(held_out.seeds)
     of_kind = kinds(held_out.questions)
     rows = [["asked", "questions", "Spearman", "ceiling", "by chance", "p", "Pearson", "ceiling"]]
     for kind in dict.fromkeys(of_kind):

@@ -25,7 +25,7 @@ from oocr_influence.attribution.mean_effects import (
     run_rows,
     without_one_fact,
 )
-from oocr_influence.attribution.noise import crossed_seeds, variances
+from oocr_influence.attribution.noise import crossed_seeds, same_seeds, variances
 from oocr_influence.attribution.own_facts import feature_labels, kinds, own_features
 from oocr_influence.reports.page.numbers import short
 from oocr_influence.results.outcomes import Outcomes
@@ -329,7 +329,7 @@ def lds_of_datamodels(splits: Splits, kind_Q: Sequence[str | None]) -> list[dict
                 predicted_SQ[:, own],
                 splits.test.values[:, :, own],
                 entities=[outcomes.questions[q].get("entity") for q in own],
-                crossed=splits.test.crossed,
+                crossed=same_seeds(outcomes.seeds),
                 draws_S=features.draws,
                 n_resamples=LDS_RESAMPLES,
                 n_permutations=LDS_PERMUTATIONS,
