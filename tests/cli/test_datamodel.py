@@ -116,10 +116,12 @@ def test_pairs_are_told_to_the_score_and_to_the_plan(told, monkeypatch):
     monkeypatch.setattr(
         datamodel,
         "lds_of_predictions",
-        lambda *given, **named: seen.append(named["draws_S"]) or real(*given, **named),
+        lambda *given, **named: seen.append(named) or real(*given, **named),
     )
     told(pairs, "lds", "--by", "document")
-    assert [one.tolist() for one in seen] == [np.repeat(range(6), 2).tolist()]
+    (one,) = seen
+    assert one["draws_S"].tolist() == np.repeat(range(6), 2).tolist()
+    assert one["crossed"]
     lines = told(pairs, "plan", "--half_width", "0.1")
     asked = [line for line in lines if line and line[0].isdigit()]
     assert int(asked[-1][0]) % 2 == 0
