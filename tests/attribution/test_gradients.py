@@ -213,6 +213,8 @@ def test_adams_moments_weigh_each_parameter(subject, tmp_path):
     method = Gradients(projection=0, moments=str(moments_of(tmp_path)))
     found = method.score(subject)
     assert set(found) == {"gradient_dot_adam", "gradient_cosine_adam"}
+    # AdamW sees the mean over a batch, the score is of a document's sum.
+    assert "times the labelled tokens of a batch" in found["gradient_dot_adam"].unit
     queries, documents = naive_gradients(subject, list(model.parameters()))
     flat = torch.cat([squares[name].flatten() for name, _ in model.named_parameters()])
     scaled = documents / ((flat / (1 - 0.99**7)).sqrt() + 0.5)

@@ -6,7 +6,7 @@ from linear_world import LinearWorld, half_of
 from scipy.stats import pearsonr, spearmanr
 
 from oocr_influence.attribution.lds import lds, noise_ceiling
-from oocr_influence.attribution.noise import crossed_seeds, variances
+from oocr_influence.attribution.noise import crossed_seeds, same_seeds, variances
 
 
 def made(n_subsets=80, runs=4, noise=1.0, n_documents=30, n_questions=6, seed=0, **more):
@@ -103,6 +103,50 @@ def test_seeds_that_all_subsets_share_are_no_noise_between_them():
     assert not crossed_seeds(np.where(seeds == 2, -1, seeds), values)
     values[0, 0, 0] = np.nan
     assert not crossed_seeds(seeds, values)
+
+
+def test_seeds_are_shared_though_some_runs_are_missing():
+    world, x, values = made(n_subsets=300, runs=6, noise=1.0, seed_effect=8.0)
+    seeds = np.tile(np.arange(6), (300, 1))
+    values[3, 2] = values[200, 5] = np.nan
+    signal = (world.effects**2).sum(axis=1) / 4
+    analytic = np.sqrt(signal / (signal + 1 / 6)).mean()
+    assert noise_ceiling(values, lambda v: v, crossed=True) == pytest.approx(analytic, abs=0.04)
+    assert same_seeds(seeds)
+    assert same_seeds(np.where(np.arange(300)[:, None] % 2 * (seeds > 3), -1, seeds))
+    assert not same_seeds(np.arange(1800).reshape(300, 6))
+    # A mean over other seeds is another mean: where half of the subsets have two of the runs, the
+    # ceiling is that of such means, with what seeds do to all alike between them.
+    values[::2, 2:] = np.nan
+    means, expected = np.nanmean(values, axis=1), x @ world.effects.T
+    perfect = np.mean([pearsonr(expected[:, q], means[:, q])[0] for q in range(6)])
+    assert perfect < analytic - 0.1
+    assert perfect < noise_ceiling(values, lambda v: v, crossed=True) < analytic - 0.05
+
+
+@pytest.mark.parametrize("runs", [3, 5])
+def test_an_odd_number_of_shared_seeds_is_divided_alike_for_all_subsets(runs):
+    world, _, values = made(n_subsets=300, runs=runs, noise=1.0, seed_effect=8.0)
+    signal = (world.effects**2).sum(axis=1) / 4
+    analytic = np.sqrt(signal / (signal + 1 / runs)).mean()
+    assert noise_ceiling(values, lambda v: v, crossed=True) == pytest.approx(analytic, abs=0.02)
+
+
+@pytest.mark.parametrize("runs", [2, 5])
+@pytest.mark.parametrize(
+    "signals",
+    [np.full(40, 0.3), np.full(40, 1.0), np.repeat([3.0, 0.0], 20), np.geomspace(0.05, 5, 40)],
+    ids=["weak", "like the noise", "half have none", "very different"],
+)
+def test_the_ceiling_is_the_mean_of_what_a_perfect_predictor_has(signals, runs):
+    perfect = np.sqrt(signals**2 / (signals**2 + 1 / runs)).mean()
+    found = []
+    for world in range(12):
+        draw = np.random.default_rng([1, world])
+        values = signals * draw.normal(size=(60, 1, 40)) + draw.normal(size=(60, runs, 40))
+        found.append(noise_ceiling(values, lambda v: v, draw=draw))
+    # Half of the questions without any: 0.8 by the root of the mean, for 0.49.
+    assert np.mean(found) == pytest.approx(perfect, abs=0.04 if signals.all() else 0.12)
 
 
 def test_with_one_run_a_subset_the_ceiling_is_unknown():

@@ -75,3 +75,16 @@ def test_what_is_needed_is_the_least_that_is_enough():
     assert pilot.needed(half_width=1e-9) is None
     with pytest.raises(ValueError, match="two runs"):
         Pilot.of(Features("fact", list("abcde"), x), world.outcomes(x, 1, draw))
+
+
+@pytest.mark.parametrize("scale", [np.ones(30), np.repeat([1.0, 0.0], 15)])
+def test_a_pilots_ceiling_is_the_mean_of_a_perfect_predictors(scale):
+    draw = np.random.default_rng(4)
+    world = LinearWorld(scale[:, None] * draw.normal(size=(30, 5)), 1.0)
+    x = half_of(150, 5, draw)
+    pilot = Pilot.of(Features("fact", list("abcde"), x), world.outcomes(x, 3, draw))
+    signal = (world.effects**2).sum(axis=1) / 4
+    for runs in (1, 3, 10):
+        perfect = np.sqrt(signal / (signal + 1 / runs)).mean()
+        # The root of the mean would be 0.26 to 0.33 too high where half have no signal.
+        assert pilot.ceiling(runs) == pytest.approx(perfect, abs=0.04 if scale.all() else 0.18)

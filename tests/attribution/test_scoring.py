@@ -144,6 +144,20 @@ def test_questions_that_only_one_of_them_has_are_left_out(effects):
         lds_of_methods(table, none)
 
 
+def test_another_question_at_the_same_place_is_not_the_same(effects):
+    draw = np.random.default_rng(6)
+    table = made_table({"truth": effects})
+    queries = [{**row, "id": f"q{q}"} for q, row in enumerate(table.queries)]
+    outcomes = made_outcomes(table, effects, half_of(20, N_D, draw), draw)
+    asked = [{**row, "id": f"q{N_Q - 1 - o}"} for o, row in enumerate(outcomes.questions)]
+    asked[2]["id"] = "another file's"
+    score = lds_of_methods(replace(table, queries=queries), replace(outcomes, questions=asked))
+    assert score[0].score.n_questions == N_Q - 1
+    none = [{**row, "id": "new"} for row in asked]
+    with pytest.raises(ValueError, match="no question in common"):
+        lds_of_methods(replace(table, queries=queries), replace(outcomes, questions=none))
+
+
 def test_questions_that_some_runs_did_not_answer_are_left_out(effects):
     draw = np.random.default_rng(4)
     table = made_table({"truth": effects})

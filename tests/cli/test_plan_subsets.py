@@ -181,6 +181,16 @@ def test_counts_are_those_of_each_runs_own_preparation(uneven, tmp_path, words):
     assert len({one.windows for one in counts.counted.values()}) > 1
 
 
+def test_a_test_split_that_is_the_train_split_is_told(uneven, tmp_path):
+    flags = "--subset_design leave_one_fact_out --n_datasets_train 4 --n_datasets_test".split()
+    told = []
+    for n_test in ("0", "4"):
+        args = parse(DataModelingArgs, words_of(uneven, tmp_path, *flags, n_test))
+        subsets = plan_subsets(args, plan_all(args)[0].preparation)
+        told.append(any("are held out from nothing" in line for line in subsets.describe()))
+    assert told == [False, True]
+
+
 @pytest.mark.slow
 def test_planned_against_actual(swept, capsys):
     _, experiment, _ = swept

@@ -8,17 +8,21 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, t
 
 sys.path.append(str(Path(__file__).parents[1] / "reports"))
 from page_subsets import ENTITIES, HOP, OWN, SETS, make_sweep, make_table
 
+from oocr_influence.attribution.features import features_of
+from oocr_influence.attribution.own_facts import own_features
 from oocr_influence.cli import subset_figures
 from oocr_influence.cli.arguments import parse
 from oocr_influence.cli.report import ReportArguments, main
 from oocr_influence.cli.subset_figures import figures_of
 from oocr_influence.reports.page.data import page_data
 from oocr_influence.results import collect
+from oocr_influence.results.atomic import write_json
+from oocr_influence.results.subset_outcomes import subset_outcomes
 
 CLOSE = pytest.approx
 
@@ -250,6 +254,44 @@ def test_without_one_fact_the_intervals_are_over_runs(tmp_path):
     assert trained["beyond"]["others"] < 0.12  # beside noise, no fact moves another's questions
     assert trained["explained"] is None
     assert told["lds"]["unavailable"].startswith("0 held-out subsets")
+
+
+def test_of_pairs_the_intervals_are_over_pairs(tmp_path):
+    experiment = make_sweep(tmp_path, n_train=40, n_test=8, runs_train=1, design="complement")
+    ((told,), _) = figures_of([tmp_path])
+    effects = told["effects"]
+    assert (effects["method"], effects["n_rows"]) == ("least_squares", 40)
+    outcomes = subset_outcomes(experiment.path).split("train")
+    facts = features_of(outcomes, "fact")
+    y = outcomes.means("logprob")
+    asked = [q for q, one in enumerate(outcomes.questions) if one["kind"] == "trained"]
+    own = own_features(outcomes, facts)
+    entities = [name[-1] for name in facts.names]
+
+    def mean_of(kept):
+        x = facts.values[kept] - facts.values[kept].mean(axis=0)
+        found = []
+        for q in asked:
+            effect = np.linalg.pinv(x) @ (y[kept, q] - y[kept, q].mean())
+            others = [e != outcomes.questions[q]["entity"][-1] for e in entities]
+            found.append(effect[own[q]][0] - effect[others].mean())
+        return np.mean(found)
+
+    pairs = np.repeat(range(20), 2)
+    left = np.array([mean_of(pairs != pair) for pair in range(20)])
+    half = t.ppf(0.975, 19) * np.sqrt(19 / 20 * ((left - left.mean()) ** 2).sum())
+    trained = next(one for one in effects["kinds"] if one["kind"] == "trained")
+    mean = mean_of(pairs >= 0)
+    assert trained["own"] == CLOSE([mean, mean - half, mean + half], rel=1e-3)
+
+
+def test_what_was_fitted_to_is_not_held_out(tmp_path):
+    experiment = make_sweep(tmp_path, n_train=12, n_test=6)
+    for s in range(2):
+        file = experiment.subset_metadata("test", s)
+        write_json(file, json.loads(file.read_text()) | {"dataset_id": f"train{s}"})
+    ((told,), _) = figures_of([tmp_path])
+    assert told["n_subsets"] == {"train": 12, "test": 4}
 
 
 def test_few_subsets_say_so(tmp_path):

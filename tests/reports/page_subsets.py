@@ -90,6 +90,11 @@ def make_sweep(
         for s in range(n):
             draw = np.random.default_rng([s, split == "test"])
             included = sorted(map(int, draw.choice(len(documents), size, replace=False)))
+            if design == "complement":  # the other half of the subset before
+                draw = np.random.default_rng([s // 2, split == "test"])
+                mixed, cut = draw.permutation(len(documents)), len(documents) // 2
+                half = mixed[cut:] if s % 2 else mixed[:cut]
+                included = sorted(map(int, half))
             if design == "leave_one_fact_out":
                 of = [d["doc_spec"]["fact"]["id"] for d in documents]
                 lacks = list(dict.fromkeys(of))[s]

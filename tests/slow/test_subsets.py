@@ -132,5 +132,5 @@ def test_leaving_a_fact_out_moves_its_own_questions_and_no_others(tmp_path):
     assert np.abs(other_loss).max() < 4 * deviation
     assert np.abs(other_loss).max() < 0.05 * own_loss.min()
     # By a datamodel: the documents of the fact that is asked for come out on top.
-    model = fit(features, values, method="ridge", n_resamples=3)
+    model = fit(features, values, method="ridge")
     assert (model.effects[:, active].argmax(axis=1) == entity).mean() > 0.9

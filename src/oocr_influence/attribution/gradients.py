@@ -10,10 +10,11 @@ of minus the query's summed log-probability,
     gradient_cosine = the same of both made one long; less for long and surprising documents
 
 (TracIn of one checkpoint: Pruthi et al. 2020, NeurIPS). With AdamW's moments (adam.py) g_d is what
-AdamW makes of it, and both names end in `_adam`. Exact, all queries' gradients are held;
-projected, of each parameter matrix G only R_left G R_right^T is, with Gaussian R of k rows and
-variance 1/k: the product's expectation stays the same, its error falls with k (as LoGra, Choe et
-al. 2024, arXiv 2405.13954, but of the gradients, so that no layer need be a linear one).
+AdamW makes of it, and both names end in `_adam`; AdamW sees means over a batch, so that the unit is
+nats per unit of learning rate, times the labelled tokens of a batch. Exact, all queries' gradients
+are held; projected, of each parameter matrix G only R_left G R_right^T is, with Gaussian R of k
+rows and variance 1/k: the product's expectation stays the same, its error falls with k (as LoGra,
+Choe et al. 2024, arXiv 2405.13954, but of the gradients, so that no layer need be a linear one).
 
 Letters: Q queries, D documents, P parameters or numbers kept of them.
 """
@@ -91,9 +92,11 @@ class Gradients:
         norms_QD = queries_QP.norm(dim=1).cpu().numpy()[:, None] * norm_D
         how = f"projected, k = {k}" if k else "exact"
         suffix = "" if scales is None else "_adam"
+        unit = "nats per unit of learning rate"
+        unit += "" if scales is None else ", times the labelled tokens of a batch"
         cosine_QD = dot_QD / np.maximum(norms_QD, 1e-30)
         return {
-            f"gradient_dot{suffix}": Scored(dot_QD, f"nats per unit of learning rate ({how})"),
+            f"gradient_dot{suffix}": Scored(dot_QD, f"{unit} ({how})"),
             f"gradient_cosine{suffix}": Scored(cosine_QD, f"cosine, -1 to 1 ({how})"),
         }
 

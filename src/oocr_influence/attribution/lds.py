@@ -21,10 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from oocr_influence.attribution.datamodels import subset_means
-from oocr_influence.attribution.noise import complete_runs
+from oocr_influence.attribution.draws import by_size, drawn_anew, each_alone, exchanged, members
+from oocr_influence.attribution.noise import complete_runs, shrunken
 from oocr_influence.attribution.statistics import correlations, ranks, standardised, varies
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 N_RESAMPLES = 500
 N_SPLITS = 50
 N_PERMUTATIONS = 1000
@@ -70,6 +72,7 @@ def lds(
     *,
     entities: Sequence[Hashable] | None = None,
     crossed: bool = False,
+    draws_S: Ints | None = None,
     n_resamples: int = N_RESAMPLES,
     n_permutations: int = N_PERMUTATIONS,
     seed: int = 0,
@@ -77,9 +80,10 @@ def lds(
     """Score `scores_QD` on these subsets.
 
     `entities` (Q,) say whom each question is about; questions of one entity are drawn together in
-    the bootstrap (None: each by itself). `crossed`: all subsets were run with the same seeds, none
-    missing (`noise.crossed_seeds`). Raises ValueError for shapes that do not fit, scores that
-    are not finite, and fewer than three subsets.
+    the bootstrap (None: each by itself). `crossed`: all subsets were run with the same seeds,
+    though some may be missing (`noise.same_seeds`). `draws_S` says which subsets were drawn
+    together (`draws.drawn_together`; None: each by itself). Raises ValueError for shapes that do
+    not fit, scores that are not finite, and fewer than three subsets or draws.
     """
     predicted = np.asarray(trained_SD, np.float64) @ np.asarray(scores_QD, np.float64).T
     return lds_of_predictions(
@@ -87,6 +91,7 @@ def lds(
         values_SKQ,
         entities=entities,
         crossed=crossed,
+        draws_S=draws_S,
         n_resamples=n_resamples,
         n_permutations=n_permutations,
         seed=seed,
@@ -99,6 +104,7 @@ def lds_of_predictions(
     *,
     entities: Sequence[Hashable] | None = None,
     crossed: bool = False,
+    draws_S: Ints | None = None,
     n_resamples: int = N_RESAMPLES,
     n_permutations: int = N_PERMUTATIONS,
     seed: int = 0,
@@ -115,11 +121,16 @@ def lds_of_predictions(
         raise ValueError("a score is not finite: a predictor must say something of each document")
     if len(predicted) < 3:
         raise ValueError(f"a correlation over {len(predicted)} subsets says nothing: at least 3")
+    draws = each_alone(len(predicted), draws_S)
+    if len(np.unique(draws)) < 3:
+        raise ValueError(
+            f"a correlation over {len(np.unique(draws))} pairs of subsets says nothing: at least 3"
+        )
     means = subset_means(values)
     known_Q = varies(means)
     predicts_Q = varies(predicted)
     groups = _groups(entities, len(known_Q))
-    draws = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(6)]
+    random = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(6)]
 
     def one(prepare: Callable[[Floats], Floats], draw: list[np.random.Generator]) -> Correlation:
         return _correlation(
@@ -132,11 +143,12 @@ def lds_of_predictions(
             (n_resamples, n_permutations),
             draw,
             crossed,
+            draws,
         )
 
     return LDS(
-        spearman=one(ranks, draws[:3]),
-        pearson=one(lambda values_SQ: values_SQ, draws[3:]),
+        spearman=one(ranks, random[:3]),
+        pearson=one(lambda values_SQ: values_SQ, random[3:]),
         n_subsets=len(predicted),
         n_questions=len(known_Q),
         n_constant_outcomes=int((~known_Q).sum()),
@@ -154,9 +166,11 @@ def noise_ceiling(
 ) -> float:
     """The mean correlation that the outcomes' expectation itself has with means over these runs.
 
-    From the agreement of random halves of the runs, averaged over questions and splits, r: means
-    over all runs have the reliability 2 r / (1 + r) (Spearman 1910, Brown 1910), and its square
-    root is the correlation with what they would be without noise. `crossed`: the same halves of
+    From the agreement of random halves of the runs, averaged over splits, of each question, r:
+    means over all runs have the reliability 2 r / (1 + r) (Spearman 1910, Brown 1910), and its
+    square root is the correlation with what they would be without noise. (The root of the mean
+    would be more than the mean of the roots, far more where some questions have no signal.)
+    Agreements are first drawn to their mean (`noise.shrunken`). `crossed`: the same halves of
     the seeds for all subsets, since what a seed does to all alike is no noise between them. NaN
     with one run a subset.
     """
@@ -170,16 +184,26 @@ def noise_ceiling(
         halves: tuple[list[Floats], list[Floats]] = ([], [])
         mixed = draw.permutation(values_SKQ.shape[1])
         for s in enough:
-            mixed = mixed if crossed else draw.permutation(runs[s])
-            # An odd run goes to either half, so that none is always the smaller.
-            cut = (len(mixed) + int(draw.integers(2))) // 2
-            halves[0].append(values_SKQ[s, mixed[:cut]].mean(axis=0))
-            halves[1].append(values_SKQ[s, mixed[cut:]].mean(axis=0))
-        found = correlations(prepare(np.stack(halves[0])), prepare(np.stack(halves[1])))
-        if np.isfinite(found).any():
-            agreements.append(np.nanmean(found))
-    r = max(float(np.mean(agreements)), 0.0) if agreements else float("nan")
-    return float(np.sqrt(2 * r / (1 + r)))
+            if crossed:
+                own = mixed[np.isin(mixed, runs[s])]
+                cut = int(np.isin(own, mixed[: len(mixed) // 2]).sum())
+            else:
+                own = draw.permutation(runs[s])
+                cut = len(own) // 2
+            if 0 < cut < len(own):
+                halves[0].append(values_SKQ[s, own[:cut]].mean(axis=0))
+                halves[1].append(values_SKQ[s, own[cut:]].mean(axis=0))
+        if len(halves[0]) < 3:
+            continue
+        agreements.append(correlations(*(prepare(np.stack(half)) for half in halves)))
+    if not agreements:
+        return float("nan")
+    agreements_NQ = np.stack(agreements)
+    r_Q = np.nanmean(agreements_NQ[:, np.isfinite(agreements_NQ).any(axis=0)], axis=0)
+    if not len(r_Q):
+        return float("nan")
+    r_Q = np.maximum(shrunken(r_Q, len(enough)), 0.0)
+    return float(np.sqrt(2 * r_Q / (1 + r_Q)).mean())
 
 
 def _correlation(
@@ -192,6 +216,7 @@ def _correlation(
     n: tuple[int, int],
     draw: list[np.random.Generator],
     crossed: bool,
+    draws_S: Ints,
 ) -> Correlation:
     of_question = np.full(len(known_Q), np.nan)
     if not known_Q.any():
@@ -202,12 +227,10 @@ def _correlation(
     z_means = standardised(prepared[1])
     found_Q = (z_predicted * z_means).sum(axis=0)
     of_question[known_Q] = found_Q
-    low, high = _interval(predicted_SQ, means_SQ, prepare, groups_Q, n[0], draw[0])
+    low, high = _interval(predicted_SQ, means_SQ, prepare, groups_Q, draws_S, n[0], draw[0])
+    of_size = by_size(draws_S)
     null = np.array(
-        [
-            (z_predicted[draw[1].permutation(len(z_means))] * z_means).sum(0).mean()
-            for _ in range(n[1])
-        ]
+        [(z_predicted[exchanged(of_size, draw[1])] * z_means).sum(0).mean() for _ in range(n[1])]
     )
     return Correlation(
         of_question=of_question,
@@ -225,13 +248,14 @@ def _interval(
     means_SQ: Floats,
     prepare: Callable[[Floats], Floats],
     groups_Q: npt.NDArray[np.int64],
+    draws_S: Ints,
     n_resamples: int,
     draw: np.random.Generator,
 ) -> tuple[float, float]:
     """Percentiles of the mean with subsets and entities drawn anew, independently (Owen 2007)."""
-    n_groups, found = int(groups_Q.max()) + 1, []
+    n_groups, of_draw, found = int(groups_Q.max()) + 1, members(draws_S), []
     for _ in range(n_resamples):
-        chosen = draw.integers(len(means_SQ), size=len(means_SQ))
+        chosen = drawn_anew(of_draw, draw)
         r_Q = correlations(prepare(predicted_SQ[chosen]), prepare(means_SQ[chosen]))
         times_Q = np.bincount(draw.integers(n_groups, size=n_groups), minlength=n_groups)[groups_Q]
         # An outcome that does not vary among the drawn has no correlation to count.

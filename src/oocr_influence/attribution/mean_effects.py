@@ -6,7 +6,8 @@ The errors of a datamodel's effects are no independent draws: what noise did to 
 all of its questions. So a subset is left out, everything is fitted again, and the spread of what
 comes out, for each subset in turn, is the standard error (Efron and Stein 1981, "The jackknife
 estimate of variance", Ann. Stat. 9(3)). It speaks of other subsets and seeds, for these questions
-and these features; it is cautious rather than bold.
+and these features; it is cautious rather than bold. Subsets that were drawn together (draws.py) are
+left out together.
 
 Shapes: S subsets (or runs), F features, Q questions, G means.
 """
@@ -19,6 +20,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from oocr_influence.attribution.draws import each_alone
 from oocr_influence.attribution.statistics import student_quantile
 from oocr_influence.results.outcomes import Outcomes
 
@@ -48,20 +50,25 @@ def jackknifed(
     *,
     confidence: float = 0.95,
     df: int | None = None,
+    draws_S: npt.NDArray[np.int64] | None = None,
 ) -> tuple[Floats, Floats, Floats]:
     """Means (G,) of the effects, `means_of` (Q, F) effects, and the ends of their intervals.
 
     Ends are NaN where a mean rests on a single subset, or there are fewer than four: then nothing
     says how sure it is. `df` are the degrees of freedom of Student's t (None: subsets less one):
-    where a mean rests on few of the rows, theirs.
+    where a mean rests on few of the rows, theirs. `draws_S` says which subsets were drawn together
+    (None: each by itself); such ones count as one.
     """
     whole_G = means_of(linear_effects(x_SF, y_SQ, method))
-    n = len(x_SF)
+    draws_S = each_alone(len(x_SF), draws_S)
+    numbers = np.unique(draws_S)
+    n = len(numbers)
     df = n - 1 if df is None else df
     if n < 4 or df < 1:
         return whole_G, np.full_like(whole_G, np.nan), np.full_like(whole_G, np.nan)
     total_G, square_G = np.zeros_like(whole_G), np.zeros_like(whole_G)  # there may be many means
-    for kept in ~np.eye(n, dtype=bool):
+    for number in numbers:
+        kept = draws_S != number
         change_G = means_of(linear_effects(x_SF[kept], y_SQ[kept], method)) - whole_G
         total_G += change_G
         square_G += change_G**2

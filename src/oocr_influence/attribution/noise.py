@@ -64,6 +64,20 @@ def variances(values_SKQ: npt.ArrayLike, *, crossed: bool = False) -> Variances:
     return Variances(np.where(np.isnan(noise_Q), np.nan, signal_Q), noise_Q, float(average))
 
 
+def shrunken(r_Q: Floats, n_subsets: int) -> Floats:
+    """Correlations over subsets, drawn to their mean by the share of their variance that sampling
+    alone would give them (Efron and Morris 1975, J. Am. Stat. Assoc. 70).
+
+    What is a root of them is then right on average both where all questions are alike and where
+    some have a signal and others none.
+    """
+    if len(r_Q) < 2 or np.ptp(r_Q) == 0:
+        return r_Q
+    by_sampling = float(((1 - r_Q**2) ** 2).mean()) / max(n_subsets - 1, 1)
+    kept = max(0.0, 1 - by_sampling / float(r_Q.var(ddof=1)))
+    return np.asarray(r_Q.mean() + kept * (r_Q - r_Q.mean()))
+
+
 def complete_runs(values_SKQ: Floats) -> list[npt.NDArray[np.int64]]:
     """For each subset the places of the runs that answered every question."""
     there_SK: npt.NDArray[np.bool_] = np.asarray(np.isfinite(values_SKQ).all(axis=2))
@@ -74,3 +88,10 @@ def crossed_seeds(seeds_SK: npt.NDArray[np.int64], values_SKQ: npt.ArrayLike) ->
     """Whether every subset was run with the same seeds, and all of these runs are there."""
     same = bool((seeds_SK == seeds_SK[:1]).all()) and bool((seeds_SK >= 0).all())
     return same and bool(np.isfinite(np.asarray(values_SKQ)).all())
+
+
+def same_seeds(seeds_SK: npt.ArrayLike) -> bool:
+    """Whether a place k is the same seed's for every subset that has such a run (-1: it has none),
+    whatever runs are missing."""
+    seeds = np.asarray(seeds_SK)
+    return all(len(np.unique(column[column >= 0])) < 2 for column in seeds.T)

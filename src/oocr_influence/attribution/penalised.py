@@ -1,6 +1,7 @@
 """Ridge and lasso of many questions on the same features, each question with its own penalty.
 
-Shapes: S subsets, F features, Q questions; both arrays are centred.
+Subsets of one draw (draws.py) are left out together. Shapes: S subsets, F features, Q questions;
+both arrays are centred.
 """
 
 from __future__ import annotations
@@ -10,51 +11,91 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from oocr_influence.attribution.draws import (
+    beside_others,
+    by_size,
+    each_alone,
+    left_out,
+    members,
+)
 from oocr_influence.attribution.statistics import needed
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 N_PENALTIES = 60
 N_FOLDS = 5
 
 
-def fit_ridge(xc: Floats, yc: Floats, penalty: Floats | None) -> tuple[Floats, Floats, Floats]:
+def fit_ridge(
+    xc: Floats, yc: Floats, penalty: Floats | None, draws_S: Ints | None = None
+) -> tuple[Floats, Floats, Floats]:
     """(Q, F) effects, (Q,) penalties and (Q,) explained shares; a given penalty is kept.
 
     The penalty that leaves the least leave-one-out error, over a grid between almost none and one
     that leaves almost nothing. The error is exact, from one decomposition (Golub, Heath and Wahba
-    1979): e / (1 - h), where h is the leverage.
+    1979): e / (1 - h), where h is the leverage; of a draw of several subsets (1 - H)⁻¹ e.
     """
-    n_subsets = len(xc)
     # The smaller of both Gram matrices would do; subsets are nearly always fewer than documents.
     values_S, vectors_SS = np.linalg.eigh(xc @ xc.T)
     values_S = np.maximum(values_S, 0.0)
     turned_SQ = vectors_SS.T @ yc
     if penalty is None:
+        draws_S = each_alone(len(xc), draws_S)
         grid = np.geomspace(1e-6, 1e3, N_PENALTIES) * max(values_S.max(), 1e-300)
-        errors = np.stack(
-            [(_left_out(values_S, vectors_SS, turned_SQ, yc, a) ** 2).sum(axis=0) for a in grid]
-        )
-        penalty = grid[errors.argmin(axis=0)]
-        total_Q = ((yc * n_subsets / (n_subsets - 1)) ** 2).sum(axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            explained = np.where(total_Q > 0, 1 - errors.min(axis=0) / total_Q, np.nan)
+        errors = []
+        for a in grid:
+            shrink_S = values_S / (values_S + a)
+            residual_SQ = yc - vectors_SS @ (shrink_S[:, None] * turned_SQ)
+            rows_SR = with_mean(vectors_SS * np.sqrt(shrink_S))
+            errors.append((left_out(residual_SQ, rows_SR, draws_S) ** 2).sum(axis=0))
+        least_Q = np.nanargmin(errors, axis=0)
+        penalty = grid[least_Q]
+        explained = explained_share(np.nanmin(errors, axis=0), yc, draws_S)
     else:
         explained = np.full(len(penalty), np.nan)
     dual_SQ = vectors_SS @ (turned_SQ / (values_S[:, None] + penalty))
     return dual_SQ.T @ xc, penalty, explained
 
 
-def _left_out(
-    values_S: Floats, vectors_SS: Floats, turned_SQ: Floats, yc: Floats, penalty: float
-) -> Floats:
-    shrink_S = values_S / (values_S + penalty)
-    leverage_S = (vectors_SS**2) @ shrink_S + 1 / len(values_S)  # the mean takes one share
-    return np.asarray(
-        (yc - vectors_SS @ (shrink_S[:, None] * turned_SQ)) / (1 - leverage_S)[:, None]
-    )
+def ridge_errors(xc: Floats, yc: Floats, penalty: Floats, draws_S: Ints) -> Floats:
+    """(Q, F) root of the summed squares of what leaving out each draw changes, at these penalties.
+
+    Exact, without fitting again; NaN where a draw is fitted exactly, whatever it answers.
+    """
+    values_S, vectors_SS = np.linalg.eigh(xc @ xc.T)
+    values_S = np.maximum(values_S, 0.0)
+    square_QF = np.zeros((yc.shape[1], xc.shape[1]))
+    for a in np.unique(penalty):  # a value of the grid, of many questions
+        own_Q = penalty == a
+        rows_SR = with_mean(vectors_SS * np.sqrt(values_S / (values_S + a)))
+        residual_SQ = yc[:, own_Q] - rows_SR[:, :-1] @ (rows_SR[:, :-1].T @ yc[:, own_Q])
+        errors_SQ = left_out(residual_SQ, rows_SR, draws_S)
+        weight_FS = xc.T @ (vectors_SS / (values_S + a)) @ vectors_SS.T
+        for places_GM in by_size(draws_S):
+            if places_GM.shape[1] == 1:
+                places = places_GM[:, 0]
+                square_QF[own_Q] += (weight_FS[:, places] ** 2 @ errors_SQ[places] ** 2).T
+            else:
+                for places in places_GM:
+                    square_QF[own_Q] += (weight_FS[:, places] @ errors_SQ[places]).T ** 2
+    return np.asarray(np.sqrt(square_QF))
 
 
-def fit_lasso(xc: Floats, yc: Floats, penalty: Floats | None) -> tuple[Floats, Floats, Floats]:
+def with_mean(rows_SR: Floats) -> Floats:
+    """The factor of a hat matrix of centred features, and a column of the mean's share."""
+    return np.column_stack([rows_SR, np.full(len(rows_SR), len(rows_SR) ** -0.5)])
+
+
+def explained_share(squares_Q: Floats, yc: Floats, draws_S: Ints) -> Floats:
+    """(Q,) of squares that are not left; the mean they stand beside is one of the others' too."""
+    total_Q = (beside_others(yc, draws_S) ** 2).sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(total_Q > 0, 1 - squares_Q / total_Q, np.nan)
+
+
+def fit_lasso(
+    xc: Floats, yc: Floats, penalty: Floats | None, draws_S: Ints | None = None
+) -> tuple[Floats, Floats, Floats]:
     """(Q, F) effects, (Q,) penalties and (Q,) explained shares; a given penalty is kept.
 
     The penalty that leaves the least error over five folds, along scikit-learn's path. Raises
@@ -62,7 +103,11 @@ def fit_lasso(xc: Floats, yc: Floats, penalty: Floats | None) -> tuple[Floats, F
     """
     lasso, lasso_cv, folds_of = _scikit_learn()
     chosen, effects, explained = np.zeros(yc.shape[1]), [], np.full(yc.shape[1], np.nan)
-    folds = folds_of(min(N_FOLDS, len(xc)), shuffle=True, random_state=0)
+    own = members(each_alone(len(xc), draws_S))
+    folds = [
+        tuple(np.concatenate([own[g] for g in part]) for part in fold)
+        for fold in folds_of(min(N_FOLDS, len(own)), shuffle=True, random_state=0).split(own)
+    ]
     for q, y_S in enumerate(yc.T):
         if not np.ptp(y_S):
             effects.append(np.zeros(xc.shape[1]))

@@ -14,12 +14,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from oocr_influence.attribution.draws import drawn_together
 from oocr_influence.attribution.lds import LDS, N_RESAMPLES, lds
-from oocr_influence.attribution.noise import crossed_seeds
+from oocr_influence.attribution.noise import same_seeds
 from oocr_influence.attribution.retrieval import Retrieval, by_chance, retrieval
 from oocr_influence.results.attributions import Attributions
 from oocr_influence.results.intervals import Interval, mean_interval
@@ -29,6 +31,11 @@ CHANCE = "by chance"
 ALL = "all"
 # Outcomes that fall where an answer is known better: a score that is right would look wrong.
 FALLING = ("loss", "rank")
+
+
+def falls(metric: str) -> bool:
+    """Whether an outcome is lower where an answer is known better."""
+    return any(word in metric for word in FALLING)
 
 
 @dataclass(frozen=True)
@@ -140,12 +147,12 @@ def lds_of_methods(
 ) -> list[MethodLDS]:
     """The LDS of every method, over all questions and by kind, on these subsets.
 
-    Documents are the same where id and occurrence are, questions where set and index are; those
+    Documents are the same where id and occurrence are, questions where set, index and id are; those
     that not every completed run answered are left out. Raises ValueError where a document that the
     subsets differ in has no score, where no question is left, and for a metric that falls where an
     answer is known better.
     """
-    if any(word in metric for word in FALLING):
+    if falls(metric):
         raise ValueError(
             f"metric {metric!r} falls where an answer is known better, and scores say what raises "
             "it: take logprob, prob, softmargin or accuracy"
@@ -155,7 +162,7 @@ def lds_of_methods(
     answered_Q = np.asarray(np.isfinite(every_SKQ[outcomes.completed()]).all(axis=0))
     pairs = _shared_questions(table, outcomes, answered_Q)
     values_SKQ = every_SKQ[:, :, [o for _, o in pairs]]
-    crossed = crossed_seeds(np.asarray(outcomes.seeds), values_SKQ)
+    crossed = same_seeds(outcomes.seeds)
     kinds = [table.queries[q]["kind"] for q, _ in pairs]
     chosen = {ALL: list(range(len(pairs)))}
     chosen |= {kind: [i for i, k in enumerate(kinds) if k == kind] for kind in dict.fromkeys(kinds)}
@@ -169,6 +176,7 @@ def lds_of_methods(
                 values_SKQ[:, :, places],
                 entities=[table.queries[pairs[i][0]]["entity"] for i in places],
                 crossed=crossed,
+                draws_S=drawn_together(outcomes.subsets),
                 n_resamples=n_resamples,
                 seed=seed,
             ),
@@ -204,10 +212,17 @@ def _shared_questions(
     """Places in the table and in the outcomes of the questions that both have."""
     asked = {(row["set"], row["index"]): o for o, row in enumerate(outcomes.questions)}
     pairs = [
-        (q, asked[row["set"], row["index"]])
+        (q, o)
         for q, row in enumerate(table.queries)
-        if (row["set"], row["index"]) in asked and answered_Q[asked[row["set"], row["index"]]]
+        if (o := asked.get((row["set"], row["index"]))) is not None
+        and answered_Q[o]
+        and is_same_question(row, outcomes.questions[o])
     ]
     if not pairs:
         raise ValueError("the scores and the outcomes have no question in common")
     return pairs
+
+
+def is_same_question(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Of two at the same place of a set: another file may have another question there."""
+    return None in (one.get("id"), other.get("id")) or one["id"] == other["id"]

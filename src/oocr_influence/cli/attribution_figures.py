@@ -19,6 +19,7 @@ from oocr_influence.attribution.own_facts import kinds
 from oocr_influence.attribution.scoring import ALL as EVERY
 from oocr_influence.attribution.scoring import (
     CHANCE,
+    is_same_question,
     lds_of_methods,
     relevant_documents,
     retrieval_groups,
@@ -175,9 +176,13 @@ def _lds(table: Attributions, sweep: str, splits: Splits) -> dict[str, Any]:
 def _datamodels_of_same(table: Attributions, splits: Splits) -> list[dict[str, Any]]:
     if len(splits.train.outcomes.subsets) < 2:
         return []
-    kind_of = {(row["set"], row["index"]): str(row["kind"]) for row in table.queries}
-    questions = splits.test.outcomes.questions
-    return lds_of_datamodels(splits, [kind_of.get((q["set"], q["index"])) for q in questions])
+    rows = {(row["set"], row["index"]): row for row in table.queries}
+    kinds_Q: list[str | None] = []
+    for question in splits.test.outcomes.questions:
+        row = rows.get((question["set"], question["index"]))
+        same = row is not None and is_same_question(row, question)
+        kinds_Q.append(str(row["kind"]) if row is not None and same else None)
+    return lds_of_datamodels(splits, kinds_Q)
 
 
 __all__ = ["AT", "attribution_of", "tables_in"]

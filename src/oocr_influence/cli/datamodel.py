@@ -19,11 +19,13 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from oocr_influence.attribution.datamodels import Datamodel, Method, fit
+from oocr_influence.attribution.draws import not_among
 from oocr_influence.attribution.features import By, features_of
 from oocr_influence.attribution.lds import Correlation, lds_of_predictions
-from oocr_influence.attribution.noise import crossed_seeds, variances
+from oocr_influence.attribution.noise import crossed_seeds, same_seeds, variances
 from oocr_influence.attribution.own_facts import feature_labels, kinds, own_features
 from oocr_influence.attribution.sample_size import Pilot
+from oocr_influence.attribution.scoring import falls
 from oocr_influence.cli.arguments import CommandArguments, UsageError
 from oocr_influence.datasets.set_names import fits
 from oocr_influence.reports.results_text import aligned
@@ -87,7 +89,9 @@ def main_fit(args: FitArguments) -> int:
     rows = [["asked", "questions", "own", "others", "own on top", "reliable", "explained"]]
     for kind in dict.fromkeys(of_kind):
         chosen = np.array([one == kind for one in of_kind])
-        rows.append(_fit_row(kind, chosen, model, own_QF, parts.reliability()))
+        best_QF = -model.effects if falls(args.metric) else model.effects
+        shares = _own_on_top(best_QF[chosen], own_QF[chosen])
+        rows.append(_fit_row(kind, chosen, model, own_QF, parts.reliability(), shares))
     print(
         f"{len(outcomes.subsets)} subsets, {parts.runs:.1f} runs each; {len(outcomes.questions)} "
         f"questions; {len(features.names)} {args.by}s, {args.method}\n"
@@ -97,7 +101,8 @@ def main_fit(args: FitArguments) -> int:
         f"\nown, others: mean effect on {args.metric} of one more document of the fact that is "
         "asked for, and of others"
         + ("\n  (beside the mean of all: every subset has as many)" if model.fixed_total else "")
-        + "\nreliable: share of a subset mean's variance that is no noise of the seeds, median"
+        + "\nown on top: questions that the fact asked for helps most, of all (equal ones: a share)"
+        "\nreliable: share of a subset mean's variance that is no noise of the seeds, median"
         "\nexplained: share predicted for subsets left out, median"
     )
     if args.to is not None:
@@ -108,12 +113,11 @@ def main_fit(args: FitArguments) -> int:
 
 def main_lds(args: LdsArguments) -> int:
     """Print how well the datamodel of the train split predicts the test split."""
-    outcomes, values = _train(args)
-    held_out, held_out_values = _chosen(args, "test")
+    outcomes, values, held_out, held_out_values, n_fitted = _both(args)
     features, test = features_of(outcomes, args.by), features_of(held_out, args.by)
     with _as_usage_errors():
         model = fit(features, values, method=args.method)
-    crossed = crossed_seeds(held_out.seeds, held_out_values)
+    crossed = same_seeds(held_out.seeds)
     of_kind = kinds(held_out.questions)
     rows = [["asked", "questions", "Spearman", "ceiling", "by chance", "p", "Pearson", "ceiling"]]
     for kind in dict.fromkeys(of_kind):
@@ -125,7 +129,11 @@ def main_lds(args: LdsArguments) -> int:
             else:
                 predicted = model.predict(test.values)[:, chosen]
             score = lds_of_predictions(
-                predicted, held_out_values[:, :, chosen], entities=entities, crossed=crossed
+                predicted,
+                held_out_values[:, :, chosen],
+                entities=entities,
+                crossed=crossed,
+                draws_S=test.draws,
             )
         pearson = _told(score.pearson)
         rows.append([kind, str(len(chosen)), *_told(score.spearman), *pearson[:2]])
@@ -134,6 +142,8 @@ def main_lds(args: LdsArguments) -> int:
         f"{len(held_out.subsets)}; {args.metric}\n"
     )
     print("\n".join(aligned(rows)))
+    if n_fitted:
+        print(f"\n{n_fitted} subsets of the test split are left out: the train split has them too")
     print(
         "\n[…]: 95 % over subsets and entities; ceiling: a perfect predictor, given the noise of "
         "the seeds\nby chance: 95 % of the means with subsets exchanged lie below"
@@ -169,6 +179,32 @@ def _train(args: DatamodelArguments) -> tuple[Outcomes, npt.NDArray[np.float64]]
     return _chosen(args, "train")
 
 
+def _both(
+    args: LdsArguments,
+) -> tuple[Outcomes, npt.NDArray[np.float64], Outcomes, npt.NDArray[np.float64], int]:
+    """Both splits with their values, of the same questions, and how many test subsets are left out:
+    those that the train split has too."""
+    (train, of_train), (test, of_test) = _train(args), _chosen(args, "test")
+    new = not_among(test.subsets, train.subsets)
+    if len(new) < 3:
+        raise UsageError(
+            f"{args.experiment}: {len(new)} subsets of the test split are held out, and "
+            f"{len(test.subsets) - len(new)} are subsets of the train split: at least 3 are needed"
+        )
+    names = [[(q["set"], q["index"]) for q in one.questions] for one in (train, test)]
+    common = set(names[0]) & set(names[1])
+    if not common:
+        raise UsageError(f"no question has {args.metric} in every run of both splits")
+    here, there = ([i for i, name in enumerate(own) if name in common] for own in names)
+    return (
+        train.where(questions=here),
+        of_train[:, :, here],
+        test.where(subsets=new, questions=there),
+        of_test[new][:, :, there],
+        len(test.subsets) - len(new),
+    )
+
+
 def _chosen(args: DatamodelArguments, split: str) -> tuple[Outcomes, npt.NDArray[np.float64]]:
     """One split, and its values of the metric for the questions that all its runs answered."""
     try:
@@ -202,21 +238,31 @@ def _fit_row(
     model: Datamodel,
     own_QF: npt.NDArray[np.bool_],
     reliability_Q: npt.NDArray[np.float64],
+    on_top: npt.NDArray[np.float64],
 ) -> list[str]:
     effects, own = model.effects[chosen], own_QF[chosen]
     known = np.isfinite(effects)
-    has_own = (own & known).any(axis=1)
-    top = np.where(known, effects, -np.inf).argmax(axis=1)
-    on_top = own[np.arange(len(own)), top][has_own]
     return [
         kind,
         str(int(chosen.sum())),
         _mean(effects[own & known]),
         _mean(effects[~own & known]),
-        f"{on_top.mean():.0%}" if has_own.any() else "–",
+        f"{on_top.mean():.0%}" if on_top.size else "–",
         _median(reliability_Q[chosen]),
         _median(model.explained[chosen]),
     ]
+
+
+def _own_on_top(
+    best_QF: npt.NDArray[np.float64], own_QF: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """Of each question that has a feature of its own: whether such a one helps most, and where
+    several help as much, the share of its own among them."""
+    known_QF = np.isfinite(best_QF)
+    has_own_Q = (own_QF & known_QF).any(axis=1)
+    best_QF = np.where(known_QF, best_QF, -np.inf)[has_own_Q]
+    top_QF = best_QF == best_QF.max(axis=1, keepdims=True)
+    return np.asarray((top_QF & own_QF[has_own_Q]).sum(axis=1) / top_QF.sum(axis=1))
 
 
 def _mean(values: npt.NDArray[np.float64]) -> str:

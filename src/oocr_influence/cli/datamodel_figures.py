@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oocr_influence.attribution.datamodels import Datamodel, fit, subset_means
+from oocr_influence.attribution.draws import drawn_together, not_among
 from oocr_influence.attribution.features import By, Features, features_of
 from oocr_influence.attribution.lds import LDS, lds_of_predictions
 from oocr_influence.attribution.mean_effects import (
@@ -24,7 +25,7 @@ from oocr_influence.attribution.mean_effects import (
     run_rows,
     without_one_fact,
 )
-from oocr_influence.attribution.noise import crossed_seeds, variances
+from oocr_influence.attribution.noise import crossed_seeds, same_seeds, variances
 from oocr_influence.attribution.own_facts import feature_labels, kinds, own_features
 from oocr_influence.reports.page.numbers import short
 from oocr_influence.results.outcomes import Outcomes
@@ -80,9 +81,12 @@ def read_splits(experiment: ExperimentFolder) -> Splits:
     places = np.flatnonzero(answered)
     if not len(places):
         raise ValueError(f"no question has {metric} in every run")
-    sweeps = {}
+    sweeps: dict[str, Sweep] = {}
     for split in ("train", "test"):
         own = whole.split(split).where(questions=places.tolist())
+        if split == "test":  # what a datamodel was fitted to, it would predict too well
+            fitted = sweeps["train"].outcomes.subsets
+            own = own.where(subsets=not_among(own.subsets, fitted))
         sweeps[split] = Sweep(own, np.asarray(own.values(metric), dtype=np.float64))
     return Splits(metric, sweeps["train"], sweeps["test"], int((~answered).sum()))
 
@@ -126,7 +130,8 @@ def _effects(splits: Splits) -> dict[str, Any]:
     _check_drawn(outcomes)
     whole = features_of(outcomes, "fact")
     as_runs = without_one_fact(outcomes)
-    varied = whole.varied() if as_runs else _in_several(whole.values)
+    draws = None if as_runs else drawn_together(outcomes.subsets)
+    varied = whole.varied() if draws is None else _in_several(whole.values, draws)
     if not varied.any():
         raise ValueError("no fact has more documents in several subsets than in others")
     features = Features("fact", np.array(whole.names)[varied].tolist(), whole.values[:, varied])
@@ -135,7 +140,7 @@ def _effects(splits: Splits) -> dict[str, Any]:
         x = features.values[subset_R]
     else:
         x, y = features.values, subset_means(values)
-    method = _method(x)
+    method = _method(x, len(x) if draws is None else len(np.unique(draws)))
     places, of_kind, entities = _places(outcomes, features)
     fixed = bool(np.ptp(whole.values.sum(axis=1)) == 0)
     others_QF = np.zeros((len(outcomes.questions), len(entities)), dtype=bool)
@@ -150,7 +155,7 @@ def _effects(splits: Splits) -> dict[str, Any]:
         return np.concatenate([means_of(effects_QF), effects_QF.ravel()])
 
     df = int(np.bincount(subset_R).min()) - 1 if as_runs else None  # of the runs that lack a fact
-    mean_G, low_G, high_G = jackknifed(x, y, method, told_of, df=df)
+    mean_G, low_G, high_G = jackknifed(x, y, method, told_of, df=df, draws_S=draws)
     intervals = {
         key: [short(float(end)) for end in (mean_G[g], low_G[g], high_G[g])]
         for g, (key, own) in enumerate(places.items())
@@ -208,18 +213,16 @@ def _check_drawn(outcomes: Outcomes) -> None:
         )
 
 
-def _in_several(values_SF: Floats) -> Bools:
-    """(F,) whether subsets still differ in it whichever one is left out."""
-    ordered_SF = np.sort(values_SF, axis=0)
-    without_low_F = ordered_SF[-1] > ordered_SF[1]
-    without_high_F = ordered_SF[-2] > ordered_SF[0]
-    return np.asarray(without_low_F & without_high_F)
+def _in_several(values_SF: Floats, draws_S: npt.NDArray[np.int64]) -> Bools:
+    """(F,) whether subsets still differ in it whichever draw of them is left out."""
+    each = [np.ptp(values_SF[draws_S != number], axis=0) > 0 for number in np.unique(draws_S)]
+    return np.asarray(np.all(each, axis=0))
 
 
-def _method(x_SF: Floats) -> Linear:
-    """Least squares where every subset can be left out and the others still tell facts apart."""
+def _method(x_SF: Floats, n_draws: int) -> Linear:
+    """Least squares where every draw can be left out and the others still tell facts apart."""
     totals_fixed = int(np.ptp(x_SF.sum(axis=1)) == 0)
-    enough = len(x_SF) >= x_SF.shape[1] - totals_fixed + 3
+    enough = n_draws >= x_SF.shape[1] - totals_fixed + 3
     ranks_enough = enough and np.linalg.matrix_rank(x_SF - x_SF.mean(axis=0)) == (
         x_SF.shape[1] - totals_fixed
     )
@@ -288,9 +291,9 @@ def _by_kind(
 
 
 def _fitted(splits: Splits, by: By) -> Datamodel:
-    """Ridge, which any number of subsets allows; without intervals, which nothing here reads."""
+    """Ridge, which any number of subsets allows."""
     features = features_of(splits.train.outcomes, by)
-    return fit(features, splits.train.values, method="ridge", n_resamples=0)
+    return fit(features, splits.train.values, method="ridge")
 
 
 def _lds(splits: Splits) -> dict[str, Any]:
@@ -319,13 +322,15 @@ def lds_of_datamodels(splits: Splits, kind_Q: Sequence[str | None]) -> list[dict
     found = []
     for by in _PREDICTORS:
         model = _fitted(splits, by)
-        predicted_SQ = model.predict(features_of(outcomes, model.features.by).values)
+        features = features_of(outcomes, model.features.by)
+        predicted_SQ = model.predict(features.values)
         for kind, own in chosen.items():
             score = lds_of_predictions(
                 predicted_SQ[:, own],
                 splits.test.values[:, :, own],
                 entities=[outcomes.questions[q].get("entity") for q in own],
-                crossed=splits.test.crossed,
+                crossed=same_seeds(outcomes.seeds),
+                draws_S=features.draws,
                 n_resamples=LDS_RESAMPLES,
                 n_permutations=LDS_PERMUTATIONS,
             )

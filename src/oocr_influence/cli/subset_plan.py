@@ -210,6 +210,11 @@ def plan_subsets(args: DataModelingArgs, preparation: Preparation) -> SubsetPlan
         subsets: dict[Split, list[Subset]] = {"train": removals, "test": []}
     else:
         subsets = _drawn(args, preparation, counts)
+        if args.subset_design == "leave_one_fact_out" and all(counts.values()):
+            notes.append(
+                "test: the same subsets and data orders as those of the train split, so that they "
+                "are held out from nothing"
+            )
     settled = preparation.args
     shared = args.subset_run().model_copy(
         update={
