@@ -30,7 +30,10 @@ def trained_count(args: TrainingArgs, config: Any) -> int:
 
 
 def needed_bytes(args: TrainingArgs, config: Any) -> int:
-    """Weights, gradients and optimizer on the device of each process. ValueError: `lora_targets`."""
+    """Weights, gradients and optimizer on the device of each process.
+
+    Raises ValueError as `trained_count` does.
+    """
     layout, count = trained_layout(args), trained_count(args, config)
     needed = layout.trained * count
     if args.processes > 1:  # shares, and beside them all weights while the model is asked
