@@ -21,7 +21,8 @@ def total_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
     """The norm of all gradients as one vector, 0-d, in float32 or what is wider."""
     kind = reduce(torch.promote_types, {g.dtype for g in gradients}, torch.float32)
     norms = torch._foreach_norm(list(gradients), 2, kind)
-    return torch.linalg.vector_norm(torch.stack(norms))
+    norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return norm
 
 
 @torch.no_grad()
