@@ -325,8 +325,9 @@ def table(found: dict[str, dict[str, Any]], setting: Setting, start_up: float) -
         one = found["checkpoint"]
         print(
             f"checkpoint of {one['bytes'] / 1e9:.1f} GB: {one['blocking']:.1f} s blocking; under "
-            f"passes {one['write']:.1f} s, a state {one['state']:.1f} s, "
-            f"stall {one['stall']:.3f} s, passes slower by {one['slow_down']:.1%} ({one['passes_meanwhile']} meanwhile)"
+            f"passes {one['write']:.1f} s, stall {one['stall']:.3f} s, passes slower by "
+            f"{one['slow_down']:.1%} ({one['passes_meanwhile']} meanwhile); a training state "
+            f"{one['state']:.1f} s"
         )
     if "evaluation" in found:
         one = found["evaluation"]
