@@ -212,3 +212,15 @@ def test_a_process_that_was_not_there_keeps_the_generators_that_it_seeded():
     kept = SharedTraining(sharded).spread(state, SimpleNamespace(param_groups=[]))
     assert torch.equal(kept["random"], torch.get_rng_state())
     assert kept["random_gpu"] is None
+
+
+def test_no_two_processes_draw_the_same_numbers_and_the_first_draws_those_of_one():
+    def drawn(rank, seed=5):
+        sharded = SimpleNamespace(team=Team(rank, 4), model=None)
+        generator = torch.Generator().manual_seed(SharedTraining(sharded).seed(seed))
+        return torch.rand(3, generator=generator).tolist()
+
+    assert drawn(0) == torch.rand(3, generator=torch.Generator().manual_seed(5)).tolist()
+    # Nor those of a run with a neighbouring seed.
+    streams = [drawn(rank, seed) for rank in range(4) for seed in (5, 6)]
+    assert len({tuple(stream) for stream in streams}) == 8

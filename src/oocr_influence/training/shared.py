@@ -11,6 +11,7 @@ computes two tokens without labels, for the layers' weights are gathered by all 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -33,8 +34,13 @@ class SharedTraining:
         self._sharded, self._team = sharded, sharded.team
 
     def seed(self, seed: int) -> int:
-        """Of this process's generator: dropout must not be alike in windows of several."""
-        return seed + self._team.rank * 2**32
+        """Of this process's generator: dropout must not be alike in windows of several.
+
+        Within 32 bits, since the CPU's generator takes no more of a seed.
+        """
+        if self._team.leads:
+            return seed
+        return int(sha256(f"process:{self._team.rank}:{seed}".encode()).hexdigest()[:8], 16)
 
     def accumulate_gradients(
         self,
