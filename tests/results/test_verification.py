@@ -325,8 +325,9 @@ def change_exposure(run: RunFolder, change) -> None:
     run.save_exposure(rows)
 
 
-def test_documents_that_were_trained_too_often(run):
-    change_exposure(run, lambda rows: rows[3].update(labels_trained=3 * rows[3]["labels_once"]))
+@pytest.mark.parametrize("times", [0, 1, 3])
+def test_documents_that_were_trained_too_seldom_or_too_often(run, times):
+    change_exposure(run, lambda rows: rows[3].update(labels_trained=times * rows[3]["labels_once"]))
     found = errors(run)
     assert "1 documents were not trained 2 times" in found
     assert "other labels" not in found
