@@ -229,6 +229,7 @@ def test_a_naive_loop_with_torchs_own_optimizer_gives_the_same_weights():
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
         assert steps[t].loss == pytest.approx(loss, abs=1e-4)
+        assert steps[t].labelled_tokens == sum(len(piece) - 1 for piece in own)
         assert steps[t].learning_rate == pytest.approx(rate)
         assert steps[t].grad_norm == pytest.approx(float(norm), rel=1e-3)
     assert exposures.tolist() == [2] * n
