@@ -2,13 +2,16 @@
 
     python benchmarks/data_modeling.py          # minutes; the whole: --subsets 100 --runs 5
     python benchmarks/data_modeling.py --only lds
+    python benchmarks/data_modeling.py --only sweep --shape 7b --subsets 4 --alone 1  # on a GPU
 
 `kept` is a sweep of `olmo2-tiny` as users run it: blocks of runs, each in one process, of 20
 updates of 1 and of 4 windows of 256 tokens. `alone` are some of the same runs, one process each, as
 the earlier system made them. Throughput is runs a minute of one worker. `between` is from the end
 of a run to the start of the first update of the next of its block, by their logs. `lds` fits a
 ridge to 200 subsets of 3,000 documents and scores 500 questions
-on 200 others; its world is linear, so that the ceiling is known.
+on 200 others; its world is linear, so that the ceiling is known. `--shape 7b` takes random weights
+of OLMo-2-7B's shape instead, and one window of 2,048 tokens an update: 20 runs, 15 GB of disk, some
+five minutes on an H100. `--shape small` tries that way out on any machine.
 """
 
 from __future__ import annotations
@@ -22,28 +25,33 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from training_gpu import SMALL, WIDE
+from transformers import AutoModelForCausalLM
 
 from oocr_influence.attribution.datamodels import fit
 from oocr_influence.attribution.features import Features
 from oocr_influence.attribution.lds import lds_of_predictions
+from oocr_influence.models.tiny import tiny_config, tiny_tokenizer
 from oocr_influence.results.experiment_log import read_experiment_log
 from oocr_influence.results.finding import find_experiments, find_runs
 from oocr_influence.results.run_folder import ExperimentFolder, RunFolder
 from oocr_influence.results.subset_outcomes import subset_outcomes
 
+SHAPES = {"small": SMALL, "7b": WIDE}
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 OOCR = [sys.executable, "-m", "oocr_influence.cli.main"]
 FLAGS = (
-    "--model olmo2-tiny --n_pretraining_examples 0 --chunk_size 256 --learning_rate 1e-3 "
-    "--runs_per_dataset_all_docs 0 --max_steps 20 --subset_eval_sets *_eval_gen_1_no_fs "
-    "--max_workers 1"
+    "--n_pretraining_examples 0 --learning_rate 1e-3 --runs_per_dataset_all_docs 0 --max_steps 20 "
+    "--subset_eval_sets *_eval_gen_1_no_fs --max_workers 1"
 ).split()
-DOCUMENTS_A_WINDOW = 27  # short ones, of 20 windows: an epoch is 20 updates
+DOCUMENTS = 38  # short ones fill more than 20 windows of 256 tokens, or of others in proportion
 
 
 def oocr(*words: object) -> float:
@@ -56,17 +64,51 @@ def oocr(*words: object) -> float:
     return time.perf_counter() - began
 
 
-def sweep(folder: Path, windows: int, subsets: int, runs: int, alone: int) -> dict[str, Any]:
-    """Runs a minute of one worker, base kept and one process a run; seconds between two runs.
+@dataclass(frozen=True)
+class Subject:
+    """What is trained, in updates of `windows` windows of `length` tokens."""
 
-    `windows` are those of an update.
-    """
+    model: str
+    length: int
+    windows: int
+    runs_per_job: int | None = None
+
+    @property
+    def words(self) -> list[Any]:
+        """As flags."""
+        documents = DOCUMENTS * self.windows * self.length // 256
+        words = ["--model", self.model, "--chunk_size", self.length, "--batch_size", self.windows]
+        return [*words, "--micro_batch_size", self.windows, "--docs_per_run", documents]
+
+    @property
+    def blocks(self) -> list[Any]:
+        """How runs are put into jobs, as flags."""
+        return [] if self.runs_per_job is None else ["--runs_per_job", self.runs_per_job]
+
+
+def random_model(folder: Path, shape: str) -> Path:
+    """A model of random weights in a folder, bf16 where there is a GPU."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    torch.manual_seed(0)
+    with device:
+        config = tiny_config(**SHAPES[shape])
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    del model
+    torch.cuda.empty_cache()  # the runs are other processes
+    return folder
+
+
+def sweep(folder: Path, subject: Subject, subsets: int, runs: int, alone: int) -> dict[str, Any]:
+    """Runs a minute of one worker, base kept and one process a run; seconds between two runs."""
     dataset = folder / "mayors.json"
     oocr(*"generate --world mayors --docs_per_fact 20 --length short --output".split(), dataset)
     words = ["--dataset_builder_path", dataset, "--output_dir", folder / "outputs", *FLAGS]
-    words += ["--batch_size", windows, "--micro_batch_size", windows]
-    words += ["--docs_per_run", DOCUMENTS_A_WINDOW * windows]
+    words += subject.words
     counts = ["--n_datasets_train", subsets, "--runs_per_dataset_train", runs]
+    counts += subject.blocks
     seconds = oocr("data_modeling", "--experiment_name", "kept", *words, *counts)
     (experiment,) = find_experiments(folder / "outputs")
     made = find_runs(experiment.path)
@@ -158,18 +200,24 @@ def main() -> None:
     parser.add_argument("--subsets", type=int, default=20)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--alone", type=int, default=5)
-    parser.add_argument("--windows", type=int, nargs="+", default=[1, 4], help="an update has")
+    parser.add_argument("--windows", type=int, nargs="+", help="an update has (1 and 4)")
+    parser.add_argument("--shape", choices=SHAPES, help="random weights, not olmo2-tiny's")
     parser.add_argument("--only", choices=["sweep", "lds"])
     given = parser.parse_args()
     if given.only != "sweep":
         _show(lds())
     if given.only != "lds":
-        with tempfile.TemporaryDirectory() as folder:
-            for windows in given.windows:
-                print(f"20 updates of {windows} windows")
-                here = Path(folder) / str(windows)
-                here.mkdir()
-                _show(sweep(here, windows, given.subsets, given.runs, given.alone))
+        with tempfile.TemporaryDirectory(dir=".") as name:
+            folder = Path(name).resolve()
+            model, length, runs_per_job = "olmo2-tiny", 256, None
+            if given.shape is not None:
+                model, length = str(random_model(folder / "model", given.shape)), 2048
+                runs_per_job = 10
+            for windows in given.windows or ([1] if given.shape else [1, 4]):
+                print(f"20 updates of {windows} windows of {length} tokens")
+                (here := folder / str(windows)).mkdir()
+                subject = Subject(model, length, windows, runs_per_job)
+                _show(sweep(here, subject, given.subsets, given.runs, given.alone))
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -209,3 +209,13 @@ def test_a_cap_is_seen_on_small_logits_too():
     capped = Gemma2ForCausalLM(Gemma2Config(**shape, final_logit_softcapping=30.0))
     assert not has_plain_head(capped)
     assert has_plain_head(Gemma2ForCausalLM(Gemma2Config(**shape, final_logit_softcapping=None)))
+
+
+def test_gradients_are_given_away_once():
+    head, hidden, targets = drawn()
+    loss, _ = head_loss(head, hidden, targets)
+    loss.backward(retain_graph=True)
+    first = hidden.grad.clone()
+    with pytest.raises(RuntimeError, match="earlier backward"):
+        loss.backward()
+    assert torch.equal(hidden.grad, first)

@@ -61,17 +61,22 @@ class _HeadLoss(torch.autograd.Function):
         for first in range(0, len(hidden_LD), rows):
             hidden_RD, targets_R = hidden_LD[first : first + rows], targets_L[first : first + rows]
             logits_RV = float32_linear(hidden_RD, weight_VD, bias_V)
-            partition_R = logits_RV.logsumexp(-1)
             right_R = logits_RV.gather(1, targets_R[:, None])[:, 0]
+            # In place: a second matrix of this size takes as long as its arithmetic.
+            largest_R = logits_RV.amax(-1)
+            exp_RV = logits_RV.sub_(largest_R[:, None]).exp_()
+            sum_R = exp_RV.sum(-1)
+            partition_R = largest_R + sum_R.log()
             cross_entropy += (partition_R - right_R).sum()
             if z_loss:
                 squared_partition += partition_R.square().sum()
             if not any(wanted):
                 continue
             # d loss / d logits = softmax * (1 + 2 z log-partition), minus one at the target.
-            grad_RV = logits_RV.sub_(partition_R[:, None]).exp_()
+            scale_R = 1 / sum_R
             if z_loss:
-                grad_RV *= 1 + 2 * z_loss * partition_R[:, None]
+                scale_R *= 1 + 2 * z_loss * partition_R
+            grad_RV = exp_RV.mul_(scale_R[:, None])
             grad_RV[torch.arange(len(targets_R), device=grad_RV.device), targets_R] -= 1
             if grad_bias is not None:
                 grad_bias += grad_RV.sum(0)
@@ -81,18 +86,22 @@ class _HeadLoss(torch.autograd.Function):
             if grad_weight is not None:
                 _add_product(grad_weight, factor_RV, hidden_RD)
         ctx.bias_dtype = None if bias_V is None else bias_V.dtype
-        ctx.save_for_backward(
-            grad_hidden, None if grad_weight is None else grad_weight.to(weight_VD.dtype), grad_bias
-        )
+        if grad_weight is not None:
+            grad_weight = grad_weight.to(weight_VD.dtype)
+        ctx.gradients = grad_hidden, grad_weight, grad_bias
         ctx.mark_non_differentiable(cross_entropy)
         return cross_entropy + z_loss * squared_partition, cross_entropy
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            raise RuntimeError("the gradients of this loss were given away by an earlier backward")
+        # In place, and held by nobody else, so that they become the parameters' own without a copy.
         hidden, weight, bias = (
-            None if saved is None else saved * grads[0]  # a 0-d factor keeps the dtype
-            for saved in ctx.saved_tensors
+            None if gradient is None else gradient.mul_(grads[0]) for gradient in gradients
         )
+        del gradients
         return hidden, weight, None if bias is None else bias.to(ctx.bias_dtype), None, None, None
 
 

@@ -125,7 +125,8 @@ def train(
         return state if shared is None else shared.gathered(state)
 
     accumulate = partial(accumulate_gradients, model)
-    clip = partial(_clip, model)
+    clip = partial(_clip, list(model.parameters()))
+    modules = list(model.modules())
     if shared is not None:
         accumulate, clip = shared.accumulate_gradients, shared.clip  # type: ignore[assignment]
     after_step(place.training_step, snapshot)
@@ -133,7 +134,8 @@ def train(
         started = time.perf_counter()
         learning_rate = 0.0 if burn_in else rate.at(step - 1)
         set_rate(optimizer, learning_rate)
-        model.train()
+        if not all(module.training for module in modules):  # an evaluation may have left it so
+            model.train()
         loss, labelled = accumulate(
             windows,
             batch,
@@ -260,8 +262,8 @@ def _batches(
                 yield burn_in, step, order[schedule.batch(step)]
 
 
-def _clip(model: Any, max_norm: float | None) -> tuple[float, float]:
+def _clip(parameters: Sequence[torch.nn.Parameter], max_norm: float | None) -> tuple[float, float]:
     """Clip the gradients by their global norm; (the norm before, what they were multiplied by)."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    gradients = [p.grad for p in parameters if p.grad is not None]
     norm = total_norm(gradients)
     return float(norm), scale_down(gradients, norm, max_norm)

@@ -97,36 +97,19 @@ function agreementTable(host, table) {
   if (unavailable) return add(host, why("No agreement", unavailable));
   add(
     host,
-    el(
-      "div",
-      { class: "scroll" },
-      el(
-        "table",
+    scrolled(
+      tableOf(
+        [
+          el("th", {}, ""),
+          methods.map((name) => el("th", { scope: "col", class: "turned" }, el("span", {}, name))),
+        ],
+        rows.map((row, i) => [
+          el("th", { scope: "row" }, methods[i]),
+          row.map((value) =>
+            el("td", { class: "num", style: shade(value) }, value === null ? "–" : value.toFixed(2)),
+          ),
+        ]),
         { class: "shaded" },
-        el(
-          "thead",
-          {},
-          el(
-            "tr",
-            {},
-            el("th", {}, ""),
-            methods.map((name) => el("th", { scope: "col", class: "turned" }, el("span", {}, name))),
-          ),
-        ),
-        el(
-          "tbody",
-          {},
-          rows.map((row, i) =>
-            el(
-              "tr",
-              {},
-              el("th", { scope: "row" }, methods[i]),
-              row.map((value) =>
-                el("td", { class: "num", style: shade(value) }, value === null ? "–" : value.toFixed(2)),
-              ),
-            ),
-          ),
-        ),
       ),
     ),
     el(
@@ -144,13 +127,10 @@ function topTable(host, table) {
   const percent = (share) => `${(share * 100).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
   const cell = (share, base) =>
     el("td", { class: "num", style: shade(base === null ? null : share - base) }, percent(share));
-  const row = (label, shares, bases) =>
-    el(
-      "tr",
-      {},
-      el("th", { scope: "row" }, label),
-      shares.map((share, i) => cell(share, bases ? bases[i] : null)),
-    );
+  const row = (label, shares, bases) => [
+    el("th", { scope: "row" }, label),
+    shares.map((share, i) => cell(share, bases ? bases[i] : null)),
+  ];
   add(
     host,
     chosenOf(
@@ -160,30 +140,19 @@ function topTable(host, table) {
       (box, method) =>
         add(
           box,
-          el(
-            "div",
-            { class: "scroll" },
-            el(
-              "table",
-              { class: "shaded" },
-              el(
-                "thead",
-                {},
-                el(
-                  "tr",
-                  {},
-                  el("th", {}, "questions"),
-                  relations.map((name) => el("th", { class: "num" }, name.replaceAll("_", " "))),
-                ),
-              ),
-              el(
-                "tbody",
-                {},
+          scrolled(
+            tableOf(
+              [
+                el("th", {}, "questions"),
+                relations.map((name) => el("th", { class: "num" }, name.replaceAll("_", " "))),
+              ],
+              [
                 row("among all documents", all, null),
-                rows
+                ...rows
                   .filter((one) => one.method === method)
                   .map((one) => row(ofQuestions(one.kind, one.relation), one.shares, all)),
-              ),
+              ],
+              { class: "shaded" },
             ),
           ),
         ),

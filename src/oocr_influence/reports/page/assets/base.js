@@ -161,8 +161,24 @@ function folded(key, summary, content) {
   return box;
 }
 
-/** A table whose headers sort; columns: {key, label, number, value(row), show(row)}. */
-function sortable(rows, columns, sort, again, attributes = {}) {
+const scrolled = (...parts) => el("div", { class: "scroll" }, parts);
+
+/** A table of these cells; without any in `head` it has no header. */
+function tableOf(head, rows, attributes = {}) {
+  return el(
+    "table",
+    attributes,
+    head.length ? el("thead", {}, el("tr", {}, head)) : null,
+    el(
+      "tbody",
+      {},
+      rows.map((cells) => el("tr", {}, cells)),
+    ),
+  );
+}
+
+/** Rows in order, and headers that sort them; columns: {key, label, number, value(row)}. */
+function sortable(rows, columns, sort, again) {
   const chosen = columns.find((column) => column.key === sort.key);
   const ordered = chosen ? sorted(rows, chosen.value, sort.down) : rows;
   const header = columns.map((column) =>
@@ -189,7 +205,7 @@ function sortable(rows, columns, sort, again, attributes = {}) {
       ),
     ),
   );
-  return [ordered, el("thead", {}, el("tr", attributes, header))];
+  return [ordered, header];
 }
 
 /** In order of a value; what has none comes last either way. */

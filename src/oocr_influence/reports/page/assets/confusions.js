@@ -171,35 +171,17 @@ function confusionList(table) {
     .sort((a, b) => b[2] - a[2])
     .slice(0, 20);
   if (!wrong.length) return el("p", { class: "note" }, "There was none.");
-  return el(
-    "div",
-    { class: "scroll" },
-    el(
-      "table",
-      {},
-      el(
-        "thead",
-        {},
-        el(
-          "tr",
-          {},
-          ["right", "ranked first"].map((name) => el("th", {}, name)),
-          el("th", { class: "num" }, "times"),
-        ),
-      ),
-      el(
-        "tbody",
-        {},
-        wrong.map(([r, c, count]) =>
-          el(
-            "tr",
-            {},
-            el("td", {}, textOf(table, r)),
-            el("td", {}, textOf(table, c)),
-            el("td", { class: "num" }, number(count, 6)),
-          ),
-        ),
-      ),
+  return scrolled(
+    tableOf(
+      [
+        ["right", "ranked first"].map((name) => el("th", {}, name)),
+        el("th", { class: "num" }, "times"),
+      ],
+      wrong.map(([r, c, count]) => [
+        el("td", {}, textOf(table, r)),
+        el("td", {}, textOf(table, c)),
+        el("td", { class: "num" }, number(count, 6)),
+      ]),
     ),
   );
 }

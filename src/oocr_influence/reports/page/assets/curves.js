@@ -157,48 +157,30 @@ function curveCaption(metric, shown) {
 
 function chartTable(key, groups, charts, metric) {
   return folded(key, "The same numbers as a table", () =>
-    el(
-      "div",
-      { class: "scroll" },
+    scrolled(
       charts.map((lines, i) =>
-        el(
-          "table",
-          {},
-          el(
-            "thead",
-            {},
-            el(
-              "tr",
-              {},
-              el("th", {}, groups[i].name),
-              el("th", { class: "num" }, "questions"),
-              groups[i].evaluations.map((one) =>
-                el("th", { class: "num" }, `epoch ${number(one.epoch)}`),
-              ),
+        tableOf(
+          [
+            el("th", {}, groups[i].name),
+            el("th", { class: "num" }, "questions"),
+            groups[i].evaluations.map((one) =>
+              el("th", { class: "num" }, `epoch ${number(one.epoch)}`),
             ),
-          ),
-          el(
-            "tbody",
-            {},
-            lines.map((line) =>
+          ],
+          lines.map((line) => [
+            el("th", { scope: "row" }, line.name),
+            el("td", { class: "num" }, number(line.n, 6)),
+            line.mean.map((value, e) =>
               el(
-                "tr",
-                {},
-                el("th", { scope: "row" }, line.name),
-                el("td", { class: "num" }, number(line.n, 6)),
-                line.mean.map((value, e) =>
-                  el(
-                    "td",
-                    { class: "num" },
-                    valued(value, metric.key),
-                    line.low[e] !== line.high[e]
-                      ? ` (${valued(line.low[e], metric.key)}–${valued(line.high[e], metric.key)})`
-                      : "",
-                  ),
-                ),
+                "td",
+                { class: "num" },
+                valued(value, metric.key),
+                line.low[e] !== line.high[e]
+                  ? ` (${valued(line.low[e], metric.key)}–${valued(line.high[e], metric.key)})`
+                  : "",
               ),
             ),
-          ),
+          ]),
         ),
       ),
     ),

@@ -297,52 +297,34 @@ const intervalText = (interval, key) =>
       : `${valued(interval.mean, key)} [${valued(interval.low, key)}, ${valued(interval.high, key)}]`;
 
 function endingTable(shown) {
-  return el(
-    "div",
-    { class: "scroll" },
-    el(
-      "table",
-      {},
-      el(
-        "thead",
-        {},
-        el(
-          "tr",
-          {},
-          [
-            "group",
-            "asked",
-            "evaluation",
-            shown.some((one) => one.group.subsets) ? "runs or subsets" : "runs",
-            "entities",
-            "questions",
-            "mean rank",
-            "chance",
-            "accuracy",
-          ].map((name, i) => el("th", { class: i > 2 ? "num" : null }, name)),
-        ),
-      ),
-      el(
-        "tbody",
-        {},
-        shown.flatMap((one) =>
-          one.kinds.map((kind) => {
-            const known = kind.rank || kind.accuracy || {};
-            return el(
-              "tr",
-              {},
-              el("td", {}, one.group.name),
-              el("td", {}, kind.asked),
-              el("td", {}, `${one.evaluation}, epoch ${number(one.epoch)}`),
-              [known.n_runs, known.n_entities, known.n_questions].map((n) =>
-                el("td", { class: "num" }, number(n, 6)),
-              ),
-              el("td", { class: "num" }, intervalText(kind.rank, "rank")),
-              el("td", { class: "num" }, number(kind.chance)),
-              el("td", { class: "num" }, intervalText(kind.accuracy, "accuracy")),
-            );
-          }),
-        ),
+  return scrolled(
+    tableOf(
+      [
+        "group",
+        "asked",
+        "evaluation",
+        shown.some((one) => one.group.subsets) ? "runs or subsets" : "runs",
+        "entities",
+        "questions",
+        "mean rank",
+        "chance",
+        "accuracy",
+      ].map((name, i) => el("th", { class: i > 2 ? "num" : null }, name)),
+      shown.flatMap((one) =>
+        one.kinds.map((kind) => {
+          const known = kind.rank || kind.accuracy || {};
+          return [
+            el("td", {}, one.group.name),
+            el("td", {}, kind.asked),
+            el("td", {}, `${one.evaluation}, epoch ${number(one.epoch)}`),
+            [known.n_runs, known.n_entities, known.n_questions].map((n) =>
+              el("td", { class: "num" }, number(n, 6)),
+            ),
+            el("td", { class: "num" }, intervalText(kind.rank, "rank")),
+            el("td", { class: "num" }, number(kind.chance)),
+            el("td", { class: "num" }, intervalText(kind.accuracy, "accuracy")),
+          ];
+        }),
       ),
     ),
     el(

@@ -50,34 +50,13 @@ function overview(host) {
     add(
       host,
       el("h3", {}, "What differs between the groups"),
-      el(
-        "div",
-        { class: "scroll" },
-        el(
-          "table",
-          {},
-          el(
-            "thead",
-            {},
-            el(
-              "tr",
-              {},
-              el("th", {}, ""),
-              groups.map((group) => el("th", {}, group.name)),
-            ),
-          ),
-          el(
-            "tbody",
-            {},
-            different.map(([key, values]) =>
-              el(
-                "tr",
-                {},
-                el("th", { scope: "row" }, key.replaceAll("_", " ")),
-                values.map((value) => el("td", {}, value === null ? "–" : plain(value))),
-              ),
-            ),
-          ),
+      scrolled(
+        tableOf(
+          [el("th", {}, ""), groups.map((group) => el("th", {}, group.name))],
+          different.map(([key, values]) => [
+            el("th", { scope: "row" }, key.replaceAll("_", " ")),
+            values.map((value) => el("td", {}, value === null ? "–" : plain(value))),
+          ]),
         ),
       ),
     );

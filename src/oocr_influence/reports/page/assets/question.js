@@ -136,32 +136,18 @@ function questionMore(row) {
     el(
       "dd",
       {},
-      el(
-        "div",
-        { class: "scroll" },
-        el(
-          "table",
-          {},
-          el(
-            "thead",
-            {},
-            el(
-              "tr",
-              {},
-              el("th", {}, "epoch"),
-              group.evaluations.map((one) => el("th", { class: "num" }, number(one.epoch))),
-            ),
-          ),
-          el(
-            "tbody",
-            {},
-            el(
-              "tr",
-              {},
+      scrolled(
+        tableOf(
+          [
+            el("th", {}, "epoch"),
+            group.evaluations.map((one) => el("th", { class: "num" }, number(one.epoch))),
+          ],
+          [
+            [
               el("th", { scope: "row" }, "mean rank"),
               row.ranks.map((rank) => el("td", { class: "num" }, valued(rank, "rank"))),
-            ),
-          ),
+            ],
+          ],
         ),
       ),
     ),

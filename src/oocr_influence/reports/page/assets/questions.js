@@ -171,7 +171,9 @@ function questionTable(host, rows) {
       { class: "note", id: "found", "aria-live": "polite" },
       `${plural(found.length, "question")} of ${rows.length.toLocaleString("en-GB")}; numbers are means over runs at the last evaluation.`,
     ),
-    el("div", { class: "scroll" }, el("table", { class: "wide cards" }, header, body)),
+    scrolled(
+      el("table", { class: "wide cards" }, el("thead", {}, el("tr", {}, header)), body),
+    ),
     pages > 1
       ? el(
           "div",

@@ -29,45 +29,33 @@ function runTable(host) {
   );
   add(
     host,
-    el(
-      "div",
-      { class: "scroll" },
-      el(
-        "table",
-        {},
+    scrolled(
+      tableOf(
         header,
-        el(
-          "tbody",
-          {},
-          ordered.map((run) =>
-            el(
-              "tr",
-              {},
-              el("td", { title: run.path }, el("code", {}, run.letters)),
-              head.groups.length > 1 ? el("td", {}, head.groups[run.group].name) : null,
-              el(
-                "td",
-                { class: run.status },
-                run.status,
-                run.resumed ? el("span", { class: "unknown" }, ` resumed ${run.resumed}×`) : null,
-              ),
-              head.runs.some((one) => one.subset !== null)
-                ? el("td", { class: "num" }, run.subset === null ? "–" : run.subset)
-                : null,
-              [
-                run.data_order_seed === null ? "–" : String(run.data_order_seed),
-                number(run.epochs),
-                run.learning_rate === null ? "–" : String(run.learning_rate),
-                run.steps === null
-                  ? "–"
-                  : `${number(run.steps, 7)}${run.total_steps ? ` of ${number(run.total_steps, 7)}` : ""}`,
-                duration(run.seconds),
-                duration(run.eval_seconds),
-                bytes(run.disk),
-              ].map((text) => el("td", { class: "num" }, text)),
-            ),
+        ordered.map((run) => [
+          el("td", { title: run.path }, el("code", {}, run.letters)),
+          head.groups.length > 1 ? el("td", {}, head.groups[run.group].name) : null,
+          el(
+            "td",
+            { class: run.status },
+            run.status,
+            run.resumed ? el("span", { class: "unknown" }, ` resumed ${run.resumed}×`) : null,
           ),
-        ),
+          head.runs.some((one) => one.subset !== null)
+            ? el("td", { class: "num" }, run.subset === null ? "–" : run.subset)
+            : null,
+          [
+            run.data_order_seed === null ? "–" : String(run.data_order_seed),
+            number(run.epochs),
+            run.learning_rate === null ? "–" : String(run.learning_rate),
+            run.steps === null
+              ? "–"
+              : `${number(run.steps, 7)}${run.total_steps ? ` of ${number(run.total_steps, 7)}` : ""}`,
+            duration(run.seconds),
+            duration(run.eval_seconds),
+            bytes(run.disk),
+          ].map((text) => el("td", { class: "num" }, text)),
+        ]),
       ),
     ),
     folded("paths", "Where they lie", () =>
@@ -181,24 +169,14 @@ function replayPart(host) {
   ];
   add(
     host,
-    el(
-      "div",
-      { class: "scroll" },
-      el(
-        "table",
+    scrolled(
+      tableOf(
+        [],
+        rows.map(([name, value]) => [
+          el("th", { scope: "row" }, name),
+          el("td", {}, value ? el("code", {}, value) : unknown("unknown")),
+        ]),
         { class: "cards" },
-        el(
-          "tbody",
-          {},
-          rows.map(([name, value]) =>
-            el(
-              "tr",
-              {},
-              el("th", { scope: "row" }, name),
-              el("td", {}, value ? el("code", {}, value) : unknown("unknown")),
-            ),
-          ),
-        ),
       ),
     ),
     folded("args", "Every argument that its runs share", () =>

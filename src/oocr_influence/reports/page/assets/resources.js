@@ -9,60 +9,42 @@ function resources(host) {
     const gpu = phases.some((one) => one.gpu_memory);
     add(
       host,
-      el(
-        "div",
-        { class: "scroll" },
-        el(
-          "table",
-          {},
-          el(
-            "thead",
-            {},
+      scrolled(
+        tableOf(
+          [
+            el("th", {}, "phase"),
+            el("th", { class: "num" }, "times"),
+            el("th", { class: "num" }, `time a run${group.n_runs > 1 ? ", mean" : ""}`),
+            el("th", {}, ""),
+            el("th", { class: "num" }, "peak memory"),
+            gpu ? el("th", { class: "num" }, "GPU peak") : null,
+          ],
+          phases.map((one) => [
+            el("td", {}, one.inside ? "· " : "", one.name.replaceAll("_", " ")),
+            el("td", { class: "num" }, one.count),
             el(
-              "tr",
+              "td",
+              { class: "num" },
+              one.seconds ? duration(one.seconds.mean) : "–",
+              one.seconds && one.n_runs > 1 && one.seconds.low !== one.seconds.high
+                ? el(
+                    "span",
+                    { class: "unknown" },
+                    ` ${duration(one.seconds.low)} to ${duration(one.seconds.high)}`,
+                  )
+                : null,
+            ),
+            el(
+              "td",
               {},
-              el("th", {}, "phase"),
-              el("th", { class: "num" }, "times"),
-              el("th", { class: "num" }, `time a run${group.n_runs > 1 ? ", mean" : ""}`),
-              el("th", {}, ""),
-              el("th", { class: "num" }, "peak memory"),
-              gpu ? el("th", { class: "num" }, "GPU peak") : null,
+              el("span", {
+                class: `bar${one.inside ? " in" : ""}`,
+                style: `width: ${one.seconds ? ((9 * one.seconds.mean) / (longest || 1)).toFixed(2) : 0}rem`,
+              }),
             ),
-          ),
-          el(
-            "tbody",
-            {},
-            phases.map((one) =>
-              el(
-                "tr",
-                {},
-                el("td", {}, one.inside ? "· " : "", one.name.replaceAll("_", " ")),
-                el("td", { class: "num" }, one.count),
-                el(
-                  "td",
-                  { class: "num" },
-                  one.seconds ? duration(one.seconds.mean) : "–",
-                  one.seconds && one.n_runs > 1 && one.seconds.low !== one.seconds.high
-                    ? el(
-                        "span",
-                        { class: "unknown" },
-                        ` ${duration(one.seconds.low)} to ${duration(one.seconds.high)}`,
-                      )
-                    : null,
-                ),
-                el(
-                  "td",
-                  {},
-                  el("span", {
-                    class: `bar${one.inside ? " in" : ""}`,
-                    style: `width: ${one.seconds ? ((9 * one.seconds.mean) / (longest || 1)).toFixed(2) : 0}rem`,
-                  }),
-                ),
-                el("td", { class: "num" }, gibibytes(one.memory)),
-                gpu ? el("td", { class: "num" }, gibibytes(one.gpu_memory)) : null,
-              ),
-            ),
-          ),
+            el("td", { class: "num" }, gibibytes(one.memory)),
+            gpu ? el("td", { class: "num" }, gibibytes(one.gpu_memory)) : null,
+          ]),
         ),
       ),
       el(
@@ -78,29 +60,18 @@ function resources(host) {
   add(
     host,
     el("h3", {}, `Disk: ${bytes(total)} in all runs of this page`),
-    el(
-      "div",
-      { class: "scroll" },
-      el(
-        "table",
-        {},
-        el(
-          "tbody",
-          {},
-          parts.map(([name, n]) =>
-            el(
-              "tr",
-              {},
-              el("td", {}, name),
-              el("td", { class: "num" }, bytes(n)),
-              el(
-                "td",
-                {},
-                el("span", { class: "bar", style: `width: ${((9 * n) / largest).toFixed(2)}rem` }),
-              ),
-            ),
+    scrolled(
+      tableOf(
+        [],
+        parts.map(([name, n]) => [
+          el("td", {}, name),
+          el("td", { class: "num" }, bytes(n)),
+          el(
+            "td",
+            {},
+            el("span", { class: "bar", style: `width: ${((9 * n) / largest).toFixed(2)}rem` }),
           ),
-        ),
+        ]),
       ),
     ),
   );

@@ -180,31 +180,11 @@ function readRows(root, readable, { metric, range }, readout) {
 
 /** A plain table: `columns` are {label, number, show(row)}. */
 function plainTable(rows, columns) {
-  return el(
-    "div",
-    { class: "scroll" },
-    el(
-      "table",
-      {},
-      el(
-        "thead",
-        {},
-        el(
-          "tr",
-          {},
-          columns.map((one) => el("th", { scope: "col", class: one.number ? "num" : null }, one.label)),
-        ),
-      ),
-      el(
-        "tbody",
-        {},
-        rows.map((row) =>
-          el(
-            "tr",
-            {},
-            columns.map((one) => el("td", { class: one.number ? "num" : null }, one.show(row))),
-          ),
-        ),
+  return scrolled(
+    tableOf(
+      columns.map((one) => el("th", { scope: "col", class: one.number ? "num" : null }, one.label)),
+      rows.map((row) =>
+        columns.map((one) => el("td", { class: one.number ? "num" : null }, one.show(row))),
       ),
     ),
   );
