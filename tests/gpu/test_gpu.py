@@ -259,3 +259,19 @@ def test_weights_are_streamed_as_they_are_after_all_that_was_asked_of_the_device
     for name, tensor in read.items():
         assert torch.equal(tensor, torch.full_like(tensor, 60)), name
         assert tensor.shape == tensors[name].shape
+
+
+def test_a_step_in_bf16_is_divided_by_its_labels_and_not_by_a_rounded_number():
+    """1/255 lies between two numbers of 8 bits: gradients would be 0.4 % off, all the same way."""
+    documents = [np.array([0, *np.random.default_rng(1).integers(2, 97, 254), 0])]
+    windows = pack(documents, chunk_size=300, packing="masked", pad_id=1)
+    model = on_the_gpu(torch.bfloat16)
+    loss, found = update(model, windows, "dense")
+    model.zero_grad()
+    summed, _ = window_loss(model, to_device(windows, [0], torch.device("cuda", 0)))
+    summed.backward()
+    whole = torch.cat([p.grad.float().flatten() for p in model.parameters()])
+    assert windows.n_labels == 255
+    assert float(summed.detach()) == pytest.approx(255 * loss, rel=1e-5)
+    share = float((found @ whole) / (whole @ whole))
+    assert share * 255 == pytest.approx(1, abs=5e-4)

@@ -110,14 +110,14 @@ def test_the_packing_check_finds_planted_faults(monkeypatch, fault):
         monkeypatch.setattr(loop, "to_device", stretched)
     else:
 
-        def no_mask(model, batch, *, z_loss=0.0):
+        def no_mask(model, batch, *, z_loss=0.0, divisor=1.0):
             # Packed positions with the default cache and no mask: the silent fault.
             logits = model(input_ids=batch.input_ids_BT, position_ids=batch.position_ids_BT).logits
             targets = batch.labels_BT[:, 1:].reshape(-1)
             total = F.cross_entropy(
                 logits[:, :-1].reshape(-1, logits.shape[-1]), targets, reduction="sum"
             )
-            return total, total.detach()
+            return total / divisor, total.detach()
 
         monkeypatch.setattr(loop, "window_loss", no_mask)
     with pytest.raises(AssertionError):

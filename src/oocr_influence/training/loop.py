@@ -206,9 +206,9 @@ def accumulate_gradients(
         for start in range(0, len(batch), micro_batch_size)
     ):
         with record_function("forward"):
-            loss, cross_entropy = window_loss(model, micro, z_loss=z_loss)
+            loss, cross_entropy = window_loss(model, micro, z_loss=z_loss, divisor=max(labelled, 1))
         with record_function("backward"):
-            torch.autograd.backward(loss / max(labelled, 1))
+            torch.autograd.backward(loss)
         total += cross_entropy
     return float(total) / max(labelled, 1), labelled
 

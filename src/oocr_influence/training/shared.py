@@ -62,8 +62,8 @@ class SharedTraining:
                 first = cuts[mine]
                 rows = batch[first : first + micro_batch_size]
                 micro = to_device(windows, rows, device, attention)
-            loss, cross_entropy = self._sharded.loss(micro, z_loss=z_loss)
-            torch.autograd.backward(loss / max(labelled, 1))
+            loss, cross_entropy = self._sharded.loss(micro, z_loss=z_loss, divisor=max(labelled, 1))
+            torch.autograd.backward(loss)
             total += cross_entropy
         return float(self._team.sum(total)) / max(labelled, 1), labelled
 
