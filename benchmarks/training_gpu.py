@@ -12,7 +12,8 @@ batches of 8. Every part is a process of its own that may use 79.6 GiB.
 - earlier: eager with micro-batches of one window and AdamW over lists of tensors, and a checkpoint
   that is written while nothing else happens.
 - checkpoint: ours, written under an evaluation's passes: what the next update waits, and by how
-  much the passes are slower meanwhile.
+  much the passes are slower meanwhile. Then a third of a training state, which a run writes before
+  each checkpoint between its ends: `state` is three times its seconds.
 - evaluation: 98 sets of ten questions, as at every fifth of an epoch; the tokenizer is the built-in
   one, whose tokens are shorter than OLMo-2's.
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -28,6 +30,7 @@ import tempfile
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +44,7 @@ from oocr_influence.models.loss import attention_mask
 from oocr_influence.models.norms import fuse_rms_norms
 from oocr_influence.models.streaming import CheckpointLayout, stream_checkpoint
 from oocr_influence.models.tiny import tiny_config, tiny_tokenizer
+from oocr_influence.results.atomic import writing_file, writing_folder
 from oocr_influence.training.kernels import settle_kernels
 from oocr_influence.training.loop import StepLog, to_device, train
 from oocr_influence.training.optimizer import OptimizerSettings
@@ -71,11 +75,19 @@ class Setting:
         self.shape = SMALL if tiny else WIDE
         self.length = 256 if tiny else LENGTH
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if self.device.type == "cuda":
-            total = torch.cuda.get_device_properties(self.device).total_memory
-            torch.cuda.set_per_process_memory_fraction(min(1.0, CAP_BYTES / total))
-        elif not tiny:
+        if self.device.type == "cpu" and not tiny:
             sys.exit("error: no GPU is visible; --tiny runs the same on a small model")
+
+    def cap(self) -> str:
+        """Take no more than CAP_BYTES from now on; returns what this runs on.
+
+        For a part's own process: whoever asks a GPU anything holds half a GiB of it.
+        """
+        if self.device.type == "cpu":
+            return "CPU"
+        total = torch.cuda.get_device_properties(self.device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, CAP_BYTES / total))
+        return torch.cuda.get_device_name()
 
     def model(self, *, fused: bool) -> Any:
         """bf16 on a GPU; `fused` as a run loads it."""
@@ -186,7 +198,8 @@ def by_transformers(setting: Setting, micro_batch_size: int, *, earlier: bool) -
 
 
 def checkpoint(setting: Setting) -> dict[str, Any]:
-    """One checkpoint under an evaluation's passes, and the passes alone before and after."""
+    """One checkpoint and one state under an evaluation's passes, and the passes alone before and
+    after; flushed and renamed as a run does."""
     model, windows = setting.model(fused=True), setting.windows()
     batch = to_device(windows, [0], setting.device)
     inputs = {
@@ -207,34 +220,49 @@ def checkpoint(setting: Setting) -> dict[str, Any]:
             seconds.append(time.perf_counter() - began)
         return seconds
 
-    with tempfile.TemporaryDirectory(dir=".") as name:
+    def under_passes(write: Callable[[], None]) -> tuple[float, float, list[float]]:
+        """Seconds that it keeps the next update waiting, and takes in all; those of the passes."""
         began = time.perf_counter()
-        model.save_pretrained(Path(name) / "first")
-        blocking = time.perf_counter() - began
-        layout = CheckpointLayout.of(model, Path(name) / "first")
-        assert layout is not None, "transformers renames or splits this model's weights"
-        passes(None, 10)
-        before = passes(None, 40)
-        (Path(name) / "second").mkdir()
-        began = time.perf_counter()
-        tensors = model.state_dict()
-        writer = threading.Thread(
-            target=stream_checkpoint, args=(tensors, layout, Path(name) / "second")
-        )
+        writer = threading.Thread(target=write)
         writer.start()
         begun = time.perf_counter() - began
         during = passes(writer, 0)
-        write = time.perf_counter() - began
+        whole = time.perf_counter() - began
         began = time.perf_counter()
         writer.join()
-        stall = begun + time.perf_counter() - began
+        return begun + time.perf_counter() - began, whole, during
+
+    with tempfile.TemporaryDirectory(dir=".") as name:
+        first, second, state = (Path(name) / part for part in ("first", "second", "state.pt"))
+        began = time.perf_counter()
+        with writing_folder(first) as folder:
+            model.save_pretrained(folder)
+        blocking = time.perf_counter() - began
+        layout = CheckpointLayout.of(model, first)
+        assert layout is not None, "transformers renames or splits this model's weights"
+        passes(None, 10)
+        before = passes(None, 40)
+        tensors = model.state_dict()
+
+        def stream() -> None:
+            with writing_folder(second) as folder:
+                stream_checkpoint(tensors, layout, folder)
+
+        def save_third() -> None:
+            with writing_file(state) as path, path.open("wb") as file:
+                torch.save(tensors, file)
+
+        stall, write, during = under_passes(stream)
+        size = sum(file.stat().st_size for file in second.iterdir())
+        shutil.rmtree(first)  # so much less of the disk
+        _, third, _ = under_passes(save_third)
         after = passes(None, 40)
-        size = sum(file.stat().st_size for file in (Path(name) / "second").iterdir())
     alone = statistics.median(before + after)
     return {
         "blocking": blocking,
         "write": write,
         "stall": stall,
+        "state": 3 * third,  # two moments of the weights' kind beside the weights
         "bytes": size,
         "slow_down": statistics.median(during or [alone]) / alone - 1,
         "passes_meanwhile": len(during),
@@ -248,7 +276,7 @@ def evaluation(setting: Setting) -> dict[str, Any]:
     from oocr_influence.evaluation.plan import build_plan
     from oocr_influence.universe.world_file import load_world
 
-    sets = build_eval_sets(load_world("mayors"), seed=0)
+    sets = build_eval_sets(load_world("death_dates"), seed=0)
     evaluator = Evaluator(build_plan(sets, tiny_tokenizer()))
     model = setting.model(fused=True)
     evaluator.evaluate(model, beam_search=False)
@@ -274,6 +302,8 @@ def measure(part: str, setting: Setting, micro_batch_size: int) -> dict[str, Any
 
 def table(found: dict[str, dict[str, Any]], setting: Setting, start_up: float) -> None:
     """What was measured, and the published run by formula."""
+    names = sorted({one["device"] for one in found.values()})
+    print(f"{', '.join(names)}, torch {torch.__version__}, batch {BATCH} x {setting.length}")
     tokens = BATCH * setting.length
     for name in ("ours", "eager", "earlier"):
         if name in found:
@@ -296,7 +326,8 @@ def table(found: dict[str, dict[str, Any]], setting: Setting, start_up: float) -
         print(
             f"checkpoint of {one['bytes'] / 1e9:.1f} GB: {one['blocking']:.1f} s blocking; under "
             f"passes {one['write']:.1f} s, stall {one['stall']:.3f} s, passes slower by "
-            f"{one['slow_down']:.1%} ({one['passes_meanwhile']} meanwhile)"
+            f"{one['slow_down']:.1%} ({one['passes_meanwhile']} meanwhile); a training state "
+            f"{one['state']:.1f} s"
         )
     if "evaluation" in found:
         one = found["evaluation"]
@@ -308,12 +339,15 @@ def table(found: dict[str, dict[str, Any]], setting: Setting, start_up: float) -
 def project(found: dict[str, dict[str, Any]], start_up: float) -> None:
     """One epoch of the seed: 209 updates, 6 evaluations, 6 checkpoints."""
     asked, saved = found["evaluation"]["seconds"], found["checkpoint"]
-    # A checkpoint that takes longer than the evaluation above it is waited for.
-    wait = saved["stall"] + max(0.0, saved["write"] - asked)
+    # What takes longer than the evaluation above it is waited for; between the ends a state comes
+    # before each checkpoint.
+    wait = saved["stall"] + max(0.0, saved["state"] + saved["write"] - asked)
+    last = saved["stall"] + max(0.0, saved["write"] - asked)
     terms = {
         f"{SEED_STEPS} updates": SEED_STEPS * found["ours"]["seconds"],
         f"{SEED_EVALUATIONS} evaluations": SEED_EVALUATIONS * asked * (1 + saved["slow_down"]),
-        f"{SEED_CHECKPOINTS - 1} checkpoints under them": (SEED_CHECKPOINTS - 1) * wait,
+        f"{SEED_CHECKPOINTS - 2} states and checkpoints under them": (SEED_CHECKPOINTS - 2) * wait,
+        "the last checkpoint": last,
         "the first checkpoint, not linked": saved["blocking"],
         "start-up (imports, weights made)": start_up,
     }
@@ -337,10 +371,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     setting = Setting(tiny=args.tiny)
     if args.measure:
-        print(json.dumps(measure(args.measure, setting, args.micro_batch_size)))
+        name = setting.cap()
+        found_here = measure(args.measure, setting, args.micro_batch_size)
+        print(json.dumps({**found_here, "device": name}))
         return
-    name = torch.cuda.get_device_name() if setting.device.type == "cuda" else "CPU"
-    print(f"{name}, torch {torch.__version__}, batch {BATCH} x {setting.length}")
     found: dict[str, dict[str, Any]] = {}
     start_up = 0.0
     for part in args.parts:

@@ -223,6 +223,8 @@ class TestASweep:
         runs = [train_once(**SHORT, lora_rank=4, lora_dropout=0.3) for _ in range(2)]
         files = [run.checkpoint("final") / ADAPTER for run in runs]
         assert files[0].read_bytes() == files[1].read_bytes()
+        without = train_once(**SHORT, lora_rank=4)
+        assert not same(load_file(without.checkpoint("final") / ADAPTER), load_file(files[0]))
         recomputed = train_once(**SHORT, lora_rank=4, lora_dropout=0.3, gradient_checkpointing=True)
         assert same(load_file(recomputed.checkpoint("final") / ADAPTER), load_file(files[0]))
 

@@ -98,3 +98,13 @@ def test_a_trial_that_fails_says_so(tmp_path, monkeypatch):
 def test_what_is_no_size(value):
     with pytest.raises(UsageError, match="--micro_batch_size"):
         parse(DataModelingArgs, ["--dataset_builder_path", "x", "--micro_batch_size", value])
+
+
+def test_no_process_is_left_without_a_micro_batch(tmp_path, monkeypatch):
+    """Of a batch of seven, two processes have four windows at most; a trial is of one process."""
+    shared = arguments(tmp_path, micro_batch_size="auto", processes=2)
+    found = micro_batch.try_out(shared, runs_at_once=1)
+    assert [one["size"] for one in found["trials"]] == [1, 2, 4]
+    answer(monkeypatch, 1e6, {1: 2e6})
+    with pytest.raises(UsageError, match="or name a number, since 2 processes share"):
+        micro_batch.settle(prepare(shared))

@@ -141,6 +141,20 @@ def test_what_does_not_fit_is_refused_with_numbers_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_several_gpus_share_what_one_has_no_room_for(tmp_path, card, monkeypatch):
+    """Half of 16 bytes in training; beside half of 12 all weights while the model is asked."""
+    shared = arguments(tmp_path, precision="fp32", processes=2)
+    assert "68.0 GiB of 79.6 GiB on each of 2 GPUs for" in prepare(shared).describe_memory()
+    monkeypatch.setattr(device_memory, "gpu_memory", lambda: 60 * 2**30)
+    with pytest.raises(UsageError, match=r"take 68\.0 GiB on each of 2 GPUs") as refused:
+        prepare(shared)
+    assert "more GPUs a run" in str(refused.value)
+    assert "bf16_stochastic" not in str(refused.value), "that is for one process"
+    assert (
+        "47.6 GiB" in prepare(arguments(tmp_path, precision="fp32", processes=4)).describe_memory()
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from oocr_influence.cli import run_asking, run_saving
+from oocr_influence.cli import one_run, run_asking, run_saving
 from oocr_influence.cli.arguments import UsageError, parse
 from oocr_influence.cli.one_run import run_once
 from oocr_influence.cli.options import TrainingArgs
@@ -299,4 +299,50 @@ def test_a_signal_stops_the_command_and_its_line_goes_on(tmp_path, whole):
         [*command, "--resume", str(folder.path)], capture_output=True, env=environment, check=True
     )
     assert done.stdout.decode().splitlines()[-1] == str(folder.path)
+    check_same(folder, whole)
+
+
+class StopsBetweenTwoLooks(StopAfter):
+    """Is asked to stop after it was looked at for the first time once the updates are made."""
+
+    def __init__(self, updates):
+        super().__init__(updates)
+        self.looks = 0
+        self.stop_requested = self._late
+
+    def _late(self):
+        self.looks += self.updates <= 0
+        return self.looks > 1
+
+
+def test_whoever_stops_has_saved_that_very_update(tmp_path):
+    """Whenever the signal comes: nothing that was trained is taken back."""
+    with pytest.raises(RunStopped) as stopped:
+        run_once(arguments(tmp_path), StopsBetweenTwoLooks(6))
+    folder = RunFolder(stopped.value.folder)
+    made = folder.steps.read_text()
+    found = resume(folder)
+    assert found.place.training_step == found.last_step.step == 5
+    assert folder.steps.read_text() == made
+    folder.release()
+
+
+def test_who_dies_after_the_last_update_goes_on_from_the_last_state(tmp_path, whole, monkeypatch):
+    """Not from the beginning: the state is there until all else is done."""
+
+    def dies(*given):
+        raise MemoryError("gone")
+
+    args = arguments(tmp_path)
+    for name in ("record_exposure", "record_update_losses"):
+        with monkeypatch.context() as patch:
+            patch.setattr(one_run, name, dies)
+            with pytest.raises(MemoryError):
+                run_once(args, unfinished=find_unfinished(args))
+    folder = find_unfinished(args)
+    run_once(args, unfinished=folder)
+    resumed = json.loads(folder.experiment_log.read_text())["log_dict"]["resumed"]
+    assert len(resumed) == 2
+    assert min(one["step"] for one in resumed) > 8
+    assert not folder.training_state.exists()
     check_same(folder, whole)

@@ -266,6 +266,27 @@ def test_too_few_gpus_are_said_before_anything_starts(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lora_rank": 4},
+        {"profile": True},
+        {"compile": "on"},
+        {"precision": "bf16_stochastic"},
+        {"precision": "fp32_master"},
+        {"optimizer": "adamw8bit"},
+    ],
+    ids=str,
+)
+def test_what_one_process_alone_can_do_is_refused_with_several(changes):
+    TrainingArgs(structured_dataset=SAMPLE, **changes)
+    with pytest.raises(ValueError, match="is for runs of one process, and --processes is 2"):
+        TrainingArgs(structured_dataset=SAMPLE, processes=2, **changes)
+    sweep = {"dataset_builder_path": SAMPLE, "gpus_per_job": 2}
+    with pytest.raises(ValueError, match="is for runs of one process, and --gpus_per_job is 2"):
+        DataModelingArgs(**sweep, **changes)
+
+
 class Odd(ValueError):
     def __init__(self, first, second):
         super().__init__(f"{first} and {second}")

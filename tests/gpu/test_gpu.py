@@ -2,6 +2,7 @@
 
 import copy
 import json
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from oocr_influence.evaluation.plain import score_plain
 from oocr_influence.evaluation.plan import build_plan
 from oocr_influence.evaluation.tree import score_tree
 from oocr_influence.evaluation.trie import lay_out
+from oocr_influence.models import streaming
 from oocr_influence.models.attention_probe import refuse_packed
 from oocr_influence.models.load import load_model, recompute_activations, weights_digest
 from oocr_influence.models.lora import add_adapter, merge_adapter
@@ -233,3 +235,43 @@ def test_an_adapter_in_bf16_begins_as_on_the_cpu_and_its_sum_answers_alike(sampl
         merge_adapter(model)
         found = model(input_ids=ids, use_cache=False).logits
     assert float((found - expected).abs().max()) < 1e-3 * float(expected.abs().max())
+
+
+def test_weights_are_streamed_as_they_are_after_all_that_was_asked_of_the_device(
+    tmp_path, monkeypatch
+):
+    """From another thread, a piece at a time, also what does not lie in one piece."""
+    monkeypatch.setattr(streaming, "PIECE_BYTES", 4096)
+    busy = torch.randn(4096, 4096, device="cuda")
+    weight = torch.zeros(300, 1000, device="cuda")
+    small = torch.zeros(77, device="cuda", dtype=torch.bfloat16)
+    for _ in range(60):
+        busy = torch.tanh(busy @ busy)
+        weight += 1
+        small += 1
+    tensors = {"weight": weight, "turned": weight.t(), "small": small, "number": weight[0, 0]}
+    path = tmp_path / "model.safetensors"
+    writer = threading.Thread(target=streaming.write_safetensors, args=(tensors, path))
+    writer.start()
+    writer.join()
+    read = load_file(path)
+    assert read.keys() == tensors.keys()
+    for name, tensor in read.items():
+        assert torch.equal(tensor, torch.full_like(tensor, 60)), name
+        assert tensor.shape == tensors[name].shape
+
+
+def test_a_step_in_bf16_is_divided_by_its_labels_and_not_by_a_rounded_number():
+    """1/255 lies between two numbers of 8 bits: gradients would be 0.4 % off, all the same way."""
+    documents = [np.array([0, *np.random.default_rng(1).integers(2, 97, 254), 0])]
+    windows = pack(documents, chunk_size=300, packing="masked", pad_id=1)
+    model = on_the_gpu(torch.bfloat16)
+    loss, found = update(model, windows, "dense")
+    model.zero_grad()
+    summed, _ = window_loss(model, to_device(windows, [0], torch.device("cuda", 0)))
+    summed.backward()
+    whole = torch.cat([p.grad.float().flatten() for p in model.parameters()])
+    assert windows.n_labels == 255
+    assert float(summed.detach()) == pytest.approx(255 * loss, rel=1e-5)
+    share = float((found @ whole) / (whole @ whole))
+    assert share * 255 == pytest.approx(1, abs=2e-3)

@@ -17,6 +17,7 @@ from oocr_influence.models.tiny import untrained_model
 from oocr_influence.training import adamw_mixed
 from oocr_influence.training.adamw_mixed import MixedAdamW
 from oocr_influence.training.bf16_rounding import join_halves
+from oocr_influence.training.clipping import scale_down, total_norm
 from oocr_influence.training.loop import train
 from oocr_influence.training.optimizer import OptimizerSettings
 from oocr_influence.training.schedule import LearningRate, Schedule
@@ -147,3 +148,19 @@ def test_the_compiled_kernel_makes_the_updates_of_the_cpu(rounding):
 def test_the_drivers_memory_is_that_of_torch():
     total = torch.cuda.get_device_properties(0).total_memory
     assert device_memory.gpu_memory() == pytest.approx(total, rel=0.03)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_gradients_are_multiplied_by_the_very_factor_that_is_logged(dtype):
+    generator = torch.Generator("cuda").manual_seed(0)
+    draw = {"device": "cuda", "generator": generator}
+    gradients = [torch.randn(s, **draw).to(dtype) for s in ((400, 300), (7,), (64, 33))]
+    before = [g.clone() for g in gradients]
+    norm = total_norm(gradients)
+    exact = torch.cat([g.double().flatten() for g in before]).norm()
+    assert norm.dtype == torch.float32
+    assert float(norm) == pytest.approx(float(exact), rel=1e-5)
+    factor = scale_down(gradients, norm, 0.37)
+    assert factor == pytest.approx(0.37 / float(norm), rel=1e-5)
+    for gradient, old in zip(gradients, before, strict=True):
+        assert torch.equal(gradient, (old.float() * factor).to(dtype))

@@ -68,6 +68,19 @@ def test_value_and_gradients_are_the_textbook_s(monkeypatch, rows, bias, z_loss)
         assert torch.allclose(one, other, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
+def test_a_divisor_divides_the_loss_and_its_gradients_but_not_what_is_reported(bias, z_loss):
+    head, hidden, targets = drawn(bias=bias)
+    loss, entropy = plain(head, hidden, targets, z_loss)
+    wanted = gradients(loss / 7, head, hidden)
+    found, reported = head_loss(head, hidden, targets, z_loss=z_loss, divisor=7)
+    assert found.item() == pytest.approx(loss.item() / 7, rel=1e-6)
+    assert reported.item() == pytest.approx(entropy.item(), rel=1e-6)
+    for one, other in zip(gradients(found, head, hidden), wanted, strict=True):
+        assert torch.allclose(one, other, atol=1e-6, rtol=1e-5)
+
+
 def test_bf16_rounds_once_a_gradient():
     """Near the gradients in float64, but for the rounding of factors and results."""
     head, hidden, targets = drawn(torch.bfloat16)

@@ -265,6 +265,25 @@ def test_the_seed_alone_decides_how_it_begins():
     assert a.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25])
+@torch.no_grad()
+def test_a_share_of_the_adapters_inputs_is_dropped_in_training_alone(share):
+    model = adapted(olmo(), LoraSettings(rank=4, alpha=8, dropout=share))
+    dropped = []
+
+    def look(module, given):
+        dropped.append(float((given[0] == 0).float().mean()))
+
+    for name, module in model.named_modules():
+        if name.endswith("lora_A.default"):
+            module.register_forward_pre_hook(look)
+    for training in (True, False):
+        dropped.clear()
+        model.train(training)(input_ids=torch.arange(2, 92)[None], use_cache=False)
+        assert len(dropped) == 14
+        assert np.mean(dropped) == pytest.approx(share if training else 0.0, abs=0.02)
+
+
 def test_targets_are_linear_layers_of_the_decoder():
     model = adapted(olmo(), LoraSettings(rank=2, alpha=4, targets=("q_proj", "up_proj")))
     names = {name.split(".lora_")[0].rpartition(".")[2] for name, _ in trained_of(model)}

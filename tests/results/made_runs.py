@@ -140,6 +140,7 @@ def write_steps(run: RunFolder, args: dict, ids: list[str]) -> None:
         for step in range(1, schedule.total_steps + 1):
             epoch = schedule.epoch_of(step)
             order = window_order(N_WINDOWS, args["data_order_seed"], epoch)
+            batch = order[schedule.batch(step)]
             log.append(
                 StepRow(
                     step=step,
@@ -148,8 +149,8 @@ def write_steps(run: RunFolder, args: dict, ids: list[str]) -> None:
                     loss=2.0 / step,
                     grad_norm=1.0,
                     clip_factor=1.0,
-                    labelled_tokens=32,
-                    window_ids=[ids[window] for window in order[schedule.batch(step)]],
+                    labelled_tokens=6 * len(batch),
+                    window_ids=[ids[window] for window in batch],
                     seconds=0.1,
                 )
             )

@@ -211,6 +211,8 @@ def checkout(tmp_path, monkeypatch) -> Path:
     (package / "__init__.py").write_text("x = 1\n")
     git(tmp_path, "init", "-q")
     monkeypatch.setattr(provenance, "__file__", str(package / "results" / "provenance.py"))
+    # A process looks once where it lies; here that changes within one.
+    monkeypatch.setattr(provenance, "_checkout", provenance._checkout.__wrapped__)
     return tmp_path
 
 

@@ -221,6 +221,20 @@ def test_burn_in_that_taught(run):
     assert "burn-in step 1 was made at the learning rate 1e-12, not 0" in errors(run)
 
 
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_loss_that_was_divided_by_other_labels(run, change):
+    changed = []
+
+    def other(rows):
+        changed.extend((rows[2]["labelled_tokens"] + change, 6 * len(rows[2]["window_ids"])))
+        rows[2]["labelled_tokens"] = changed[0]
+
+    change_steps(run, other)
+    assert errors(run) == "step 3 was made with {} labelled tokens, its windows have {}".format(
+        *changed
+    )
+
+
 def test_learning_rates_that_are_not_those_of_the_arguments(run):
     def scale(rows):
         for row in rows:
@@ -325,8 +339,9 @@ def change_exposure(run: RunFolder, change) -> None:
     run.save_exposure(rows)
 
 
-def test_documents_that_were_trained_too_often(run):
-    change_exposure(run, lambda rows: rows[3].update(labels_trained=3 * rows[3]["labels_once"]))
+@pytest.mark.parametrize("times", [0, 1, 3])
+def test_documents_that_were_trained_too_seldom_or_too_often(run, times):
+    change_exposure(run, lambda rows: rows[3].update(labels_trained=times * rows[3]["labels_once"]))
     found = errors(run)
     assert "1 documents were not trained 2 times" in found
     assert "other labels" not in found

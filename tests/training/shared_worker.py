@@ -74,12 +74,13 @@ def gradients(team, batch, **changes):
     if shared is None:
         loss, labels = accumulate_gradients(model, some_windows(), batch, **cut)
         norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5))
+        factor = 0.5 / (norm + 1e-6)
         found = {name: p.grad for name, p in model.named_parameters()}
     else:
         loss, labels = shared.accumulate_gradients(some_windows(), batch, **cut)
-        norm = shared.clip(0.5)
+        norm, factor = shared.clip(0.5)
         found = {name: p.grad.full_tensor() for name, p in model.named_parameters()}
-    return {"loss": loss, "labels": labels, "norm": norm, "gradients": found}
+    return {"loss": loss, "labels": labels, "norm": norm, "factor": factor, "gradients": found}
 
 
 def training(team, *, start=None, dropout=0.0):

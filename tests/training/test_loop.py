@@ -110,14 +110,14 @@ def test_the_packing_check_finds_planted_faults(monkeypatch, fault):
         monkeypatch.setattr(loop, "to_device", stretched)
     else:
 
-        def no_mask(model, batch, *, z_loss=0.0):
+        def no_mask(model, batch, *, z_loss=0.0, divisor=1.0):
             # Packed positions with the default cache and no mask: the silent fault.
             logits = model(input_ids=batch.input_ids_BT, position_ids=batch.position_ids_BT).logits
             targets = batch.labels_BT[:, 1:].reshape(-1)
             total = F.cross_entropy(
                 logits[:, :-1].reshape(-1, logits.shape[-1]), targets, reduction="sum"
             )
-            return total, total.detach()
+            return total / divisor, total.detach()
 
         monkeypatch.setattr(loop, "window_loss", no_mask)
     with pytest.raises(AssertionError):
@@ -229,6 +229,7 @@ def test_a_naive_loop_with_torchs_own_optimizer_gives_the_same_weights():
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
         assert steps[t].loss == pytest.approx(loss, abs=1e-4)
+        assert steps[t].labelled_tokens == sum(len(piece) - 1 for piece in own)
         assert steps[t].learning_rate == pytest.approx(rate)
         assert steps[t].grad_norm == pytest.approx(float(norm), rel=1e-3)
     assert exposures.tolist() == [2] * n

@@ -63,6 +63,7 @@ def test_gradients_loss_and_norm_are_those_of_one_process(several, one, case):
     assert found["labels"] == expected["labels"]
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
     assert found["norm"] == pytest.approx(expected["norm"], rel=1e-5)
+    assert found["factor"] == pytest.approx(expected["factor"], rel=1e-5)
     assert expected["norm"] > 0.5, "nothing was clipped"
     assert_close(found["gradients"], expected["gradients"])
 

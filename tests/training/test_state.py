@@ -1,6 +1,7 @@
 """Training that goes on from a state makes the bits that it would have made without a stop."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from oocr_influence.datasets.packing import pack
+from oocr_influence.models.team import Team
 from oocr_influence.models.tiny import untrained_model
 from oocr_influence.training.adamw_mixed import MixedAdamW
 from oocr_influence.training.loop import train
 from oocr_influence.training.optimizer import OptimizerSettings
 from oocr_influence.training.schedule import LearningRate, Schedule
+from oocr_influence.training.shared import SharedTraining
 from oocr_influence.training.state import Place, place_of
 
 torch.set_num_threads(1)
@@ -194,3 +197,30 @@ def test_a_state_that_is_lost_in_part_is_noticed(windows):
         moments["exp_avg_sq"].fill_(1.0)
     again, *_ = run(olmo(), windows, start=lambda: state)
     assert any(not torch.equal(tensor, again[name]) for name, tensor in weights.items())
+
+
+def test_a_process_that_was_not_there_keeps_the_generators_that_it_seeded():
+    """Its windows must not have the dropout of the leader's, on the CPU or a GPU."""
+    of_the_leader = torch.zeros(16, dtype=torch.uint8)
+    sharded = SimpleNamespace(team=Team(1, 2), model=torch.nn.Linear(1, 1))
+    state = {
+        "model": {},
+        "optimizer": {"state": {}, "param_groups": []},
+        "random": of_the_leader,
+        "random_gpu": of_the_leader,
+    }
+    kept = SharedTraining(sharded).spread(state, SimpleNamespace(param_groups=[]))
+    assert torch.equal(kept["random"], torch.get_rng_state())
+    assert kept["random_gpu"] is None
+
+
+def test_no_two_processes_draw_the_same_numbers_and_the_first_draws_those_of_one():
+    def drawn(rank, seed=5):
+        sharded = SimpleNamespace(team=Team(rank, 4), model=None)
+        generator = torch.Generator().manual_seed(SharedTraining(sharded).seed(seed))
+        return torch.rand(3, generator=generator).tolist()
+
+    assert drawn(0) == torch.rand(3, generator=torch.Generator().manual_seed(5)).tolist()
+    # Nor those of a run with a neighbouring seed.
+    streams = [drawn(rank, seed) for rank in range(4) for seed in (5, 6)]
+    assert len({tuple(stream) for stream in streams}) == 8

@@ -30,8 +30,15 @@ def trained_count(args: TrainingArgs, config: Any) -> int:
 
 
 def needed_bytes(args: TrainingArgs, config: Any) -> int:
-    """Weights, gradients and optimizer on the device. ValueError: `lora_targets`."""
-    needed = trained_layout(args).trained * trained_count(args, config)
+    """Weights, gradients and optimizer on the device of each process.
+
+    Raises ValueError as `trained_count` does.
+    """
+    layout, count = trained_layout(args), trained_count(args, config)
+    needed = layout.trained * count
+    if args.processes > 1:  # shares, and beside them all weights while the model is asked
+        asked = layout.weight + (layout.weight + layout.optimizer) / args.processes
+        needed = max(needed / args.processes, asked * count)
     if args.lora_rank is not None:
         dtype = pick_dtype(args.precision, pick_device())
         needed += parameter_count(config) * torch.empty((), dtype=dtype).itemsize
@@ -55,7 +62,8 @@ def describe_memory(args: TrainingArgs, config: Any) -> str | None:
     if available is None:
         return None
     return (
-        f"GPU memory: {gibibytes(needed_bytes(args, config))} of {gibibytes(available)} for "
+        f"GPU memory: {gibibytes(needed_bytes(args, config))} of {gibibytes(available)}"
+        f"{_shared_by(args)} for "
         f"weights, gradients and optimizer ({trained_count(args, config):,} trained parameters of "
         f"{trained_layout(args).trained:.4g} bytes), activations beside them"
     )
@@ -77,17 +85,26 @@ def memory_fault(args: TrainingArgs, config: Any) -> str | None:
         "--precision bf16_stochastic --optimizer adamw8bit": "adamw8bit",
     }
     remedies = []
-    for flags, kind in ways.items():
+    for flags, kind in ways.items() if args.processes == 1 else ():
         changes = {"precision": "bf16_stochastic", "optimizer": kind, "lora_rank": None}
         size = needed_bytes(args.model_copy(update=changes), config)
         if size < available:
             remedies.append(f"{flags} ({gibibytes(size)})")
-    remedies.append("--lora_rank for an adapter" if args.lora_rank is None else "a smaller model")
+    if args.processes > 1:
+        remedies.append("more GPUs a run")
+    elif args.lora_rank is None:
+        remedies.append("--lora_rank for an adapter")
+    else:
+        remedies.append("a smaller model")
     return (
         f"--precision {args.precision}: weights, gradients and optimizer of "
-        f"{parameter_count(config):,} parameters take {gibibytes(needed)} before activations, and "
-        f"the GPU has {gibibytes(available)}: use {', or '.join(remedies)}"
+        f"{parameter_count(config):,} parameters take {gibibytes(needed)}{_shared_by(args)} before "
+        f"activations, and the GPU has {gibibytes(available)}: use {', or '.join(remedies)}"
     )
+
+
+def _shared_by(args: TrainingArgs) -> str:
+    return "" if args.processes == 1 else f" on each of {args.processes} GPUs"
 
 
 def gibibytes(n_bytes: float) -> str:

@@ -87,10 +87,13 @@ def _choose(args: TrainingArgs, runs_at_once: int) -> tuple[int | None, dict[str
 
 def _nothing_fits(args: TrainingArgs, trial: Mapping[str, Any]) -> str:
     took = gigabytes(trial["trials"][0]["peak_bytes"]) if trial["trials"] else "more"
+    remedy = "lower --chunk_size, or free some memory"
+    if args.processes > 1:  # a trial knows nothing of shares
+        remedy += f"; or name a number, since {args.processes} processes share what one tried out"
     return (
         f"--micro_batch_size auto: one window of {args.chunk_size} tokens takes {took}, "
         f"activations recomputed, and {gigabytes(trial['limit_bytes'])} are free on "
-        f"{trial['device']}: lower --chunk_size, or free some memory"
+        f"{trial['device']}: {remedy}"
     )
 
 
@@ -121,7 +124,8 @@ def try_out(args: TrainingArgs, *, runs_at_once: int) -> dict[str, Any]:
         preparation.windows,
         args.optimizer_settings(),
         attention=kernels.attention,
-        batch_size=args.batch_size,
+        # Each process is to have one: more windows than its part of a batch leave others idle.
+        batch_size=-(-args.batch_size // args.processes),
         limit_bytes=limit,
         measure=_measure_on(device),
     )

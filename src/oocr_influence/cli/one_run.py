@@ -183,13 +183,14 @@ class _Run:
                 self.saving.fence()
                 if self.saving.final_digest is not None:
                     self.log.update(final_weights_digest=self.saving.final_digest)
-            self.folder.training_state.unlink(missing_ok=True)
             if self.model.device.type == "cuda":
                 phase["gpu_peak_bytes"] = torch.cuda.max_memory_allocated(self.model.device)
         record_exposure(self.folder, self.preparation, exposures)
         record_update_losses(self.folder, self.log, self.args.precision)
         seconds = self.seconds
         self.end_tracking("completed")
+        # All else is done: whoever dies before this goes on from the state, and does it again.
+        self.folder.training_state.unlink(missing_ok=True)
         self.log.update(status="completed", time_taken=seconds, phases=self.phases.record)
         self.log.write()
         logger.info("completed in %.1f s: %s", seconds, self.folder.path)
@@ -318,9 +319,10 @@ class _Run:
             self.profiler.after_update(snapshot()["optimizer"])
         if self.leader is not None:
             snapshot = self.leader.snapshot(snapshot)
-        if self.context.should_stop() and self.args.save_state:
-            self.saving.save_state(snapshot)
-        self.context.stop_if_asked()
+        if self.context.should_stop():  # asked once: whoever stops here has saved
+            if self.args.save_state:
+                self.saving.save_state(snapshot)
+            self.context.stop_if_asked()
         if self.leader is not None:
             self.leader.go_on()
 

@@ -231,6 +231,7 @@ class TrainingOptions(CommandArguments):
         asked = {
             "--lora_rank": self.lora_rank is not None,
             "--profile": self.profile,
+            "--compile on": self.compile == "on",
             f"--precision {self.precision}": self.precision in ("bf16_stochastic", "fp32_master"),
             f"--optimizer {self.optimizer}": self.optimizer != "adamw",
         }

@@ -161,10 +161,7 @@ def _peak_memory(
     args = preparation.args
     config = load_config(preparation.resolved)
     layout = trained_layout(args)
-    state: float = needed_bytes(args, config)
-    if args.processes > 1:  # shares in training, and all weights while the model is asked
-        asked = state * (layout.weight + layout.optimizer / args.processes) / layout.trained
-        state = max(state / args.processes, asked)
+    state = needed_bytes(args, config)
     size = 1 if args.micro_batch_size == "auto" else args.micro_batch
     tokens = size * args.chunk_size
     bytes_each = torch.empty((), dtype=pick_dtype(args.precision, torch.device(hardware.kind)))

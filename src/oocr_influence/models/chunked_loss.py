@@ -23,18 +23,25 @@ CHUNK_BYTES = {"cpu": 2**26, "cuda": 2**29}
 
 
 def head_loss(
-    head: Any, hidden_LD: torch.Tensor, targets_L: torch.Tensor, *, z_loss: float = 0.0
+    head: Any,
+    hidden_LD: torch.Tensor,
+    targets_L: torch.Tensor,
+    *,
+    z_loss: float = 0.0,
+    divisor: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(summed loss to differentiate, summed cross-entropy to report) of these rows.
 
-    `z_loss` weighs the squared log-partition of each row. Autocast does not reach in here.
+    `z_loss` weighs the squared log-partition of each row. The loss is divided by `divisor`, its
+    gradients while they are float32: a factor that comes later is rounded to the type of the
+    weights on a GPU, where it is a tensor. Autocast does not reach in here.
     """
     hidden_LD = hidden_LD.to(head.weight.dtype)  # they differ under autocast alone
     chunk_bytes = CHUNK_BYTES.get(hidden_LD.device.type, CHUNK_BYTES["cuda"])
     rows = max(1, chunk_bytes // (4 * head.weight.shape[0]))
     with torch.autocast(hidden_LD.device.type, enabled=False):
         loss, cross_entropy = _HeadLoss.apply(  # type: ignore[no-untyped-call]
-            hidden_LD, head.weight, getattr(head, "bias", None), targets_L, z_loss, rows
+            hidden_LD, head.weight, getattr(head, "bias", None), targets_L, z_loss, divisor, rows
         )
     return loss, cross_entropy
 
@@ -50,6 +57,7 @@ class _HeadLoss(torch.autograd.Function):
         bias_V: torch.Tensor | None,
         targets_L: torch.Tensor,
         z_loss: float,
+        divisor: float,
         rows: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         wanted = ctx.needs_input_grad[:3]
@@ -72,12 +80,13 @@ class _HeadLoss(torch.autograd.Function):
                 squared_partition += partition_R.square().sum()
             if not any(wanted):
                 continue
-            # d loss / d logits = softmax * (1 + 2 z log-partition), minus one at the target.
-            scale_R = 1 / sum_R
+            # d loss / d logits = softmax * (1 + 2 z log-partition), minus one at the target;
+            # all of it divided.
+            scale_R = (1 / divisor) / sum_R
             if z_loss:
                 scale_R *= 1 + 2 * z_loss * partition_R
             grad_RV = exp_RV.mul_(scale_R[:, None])
-            grad_RV[torch.arange(len(targets_R), device=grad_RV.device), targets_R] -= 1
+            grad_RV[torch.arange(len(targets_R), device=grad_RV.device), targets_R] -= 1 / divisor
             if grad_bias is not None:
                 grad_bias += grad_RV.sum(0)
             factor_RV = grad_RV.to(weight_VD.dtype)
@@ -90,7 +99,7 @@ class _HeadLoss(torch.autograd.Function):
             grad_weight = grad_weight.to(weight_VD.dtype)
         ctx.gradients = grad_hidden, grad_weight, grad_bias
         ctx.mark_non_differentiable(cross_entropy)
-        return cross_entropy + z_loss * squared_partition, cross_entropy
+        return (cross_entropy + z_loss * squared_partition) / divisor, cross_entropy
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -102,7 +111,7 @@ class _HeadLoss(torch.autograd.Function):
             None if gradient is None else gradient.mul_(grads[0]) for gradient in gradients
         )
         del gradients
-        return hidden, weight, None if bias is None else bias.to(ctx.bias_dtype), None, None, None
+        return hidden, weight, None if bias is None else bias.to(ctx.bias_dtype), *[None] * 4
 
 
 def _add_product(total_VD: torch.Tensor, factor_RV: torch.Tensor, hidden_RD: torch.Tensor) -> None:

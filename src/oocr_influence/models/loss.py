@@ -1,8 +1,8 @@
 """The training loss of packed windows: cross-entropy over labelled tokens, summed in float32.
 
 Letters: B windows, T tokens a window, V vocabulary. Labels are unshifted (see datasets/packing.py).
-Sums, not means: the caller divides by the labelled tokens of the whole batch, so that cutting a
-batch into micro-batches changes nothing.
+Sums, not means: the caller says what to divide by, the labelled tokens of the whole batch, so that
+cutting a batch into micro-batches changes nothing.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ def model_inputs(batch: WindowBatch) -> dict[str, Any]:
 
 
 def window_loss(
-    model: Any, batch: WindowBatch, *, z_loss: float = 0.0
+    model: Any, batch: WindowBatch, *, z_loss: float = 0.0, divisor: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(summed loss to differentiate, summed cross-entropy to report) of a batch.
+    """(summed loss to differentiate, over `divisor`; summed cross-entropy to report) of a batch.
 
     `z_loss` adds that weight times the squared log-partition of each labelled prediction (PaLM,
     arXiv 2204.02311, section 5).
@@ -89,10 +89,11 @@ def window_loss(
     if has_plain_head(model):
         hidden_BTD = model.get_decoder()(**inputs).last_hidden_state
         hidden_LD = hidden_BTD.flatten(0, 1).index_select(0, before_L)
-        return head_loss(model.get_output_embeddings(), hidden_LD, targets_L, z_loss=z_loss)
+        head = model.get_output_embeddings()
+        return head_loss(head, hidden_LD, targets_L, z_loss=z_loss, divisor=divisor)
     logits_LV = model(**inputs).logits.flatten(0, 1).index_select(0, before_L).float()
     cross_entropy = F.cross_entropy(logits_LV, targets_L, reduction="sum")
-    if z_loss == 0.0:
-        return cross_entropy, cross_entropy.detach()
-    squared_partition = torch.logsumexp(logits_LV, dim=-1).square().sum()
-    return cross_entropy + z_loss * squared_partition, cross_entropy.detach()
+    loss = cross_entropy
+    if z_loss:
+        loss = loss + z_loss * torch.logsumexp(logits_LV, dim=-1).square().sum()
+    return loss / divisor, cross_entropy.detach()

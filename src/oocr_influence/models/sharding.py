@@ -1,7 +1,7 @@
 """One model over several processes: each holds a share of every tensor (FSDP2, `fully_shard`).
 
     sharded = ShardedModel(model, team)          # `model` now holds shares
-    loss, cross_entropy = sharded.loss(batch, z_loss=0.0)     # all at the same time
+    loss, cross_entropy = sharded.loss(batch, z_loss=0.0, divisor=1)     # all at the same time
     sharded.fill(); ask(sharded.whole); sharded.release()     # a plain model of the same weights
 
 A layer's weights are whole while it computes; gradients are summed over the processes, where FSDP
@@ -49,9 +49,11 @@ class ShardedModel:
             part.set_gradient_divide_factor(1.0)  # type: ignore[operator]
             part.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]
 
-    def loss(self, batch: WindowBatch, *, z_loss: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss(
+        self, batch: WindowBatch, *, z_loss: float, divisor: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """`window_loss` of this process's windows; the others must ask for theirs, too."""
-        result: tuple[torch.Tensor, torch.Tensor] = self._loss(batch, z_loss)
+        result: tuple[torch.Tensor, torch.Tensor] = self._loss(batch, z_loss, divisor)
         return result
 
     @torch.no_grad()
@@ -99,8 +101,10 @@ class _WindowLoss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: WindowBatch, z_loss: float) -> tuple[torch.Tensor, torch.Tensor]:
-        return window_loss(self.model, batch, z_loss=z_loss)
+    def forward(
+        self, batch: WindowBatch, z_loss: float, divisor: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return window_loss(self.model, batch, z_loss=z_loss, divisor=divisor)
 
 
 def _layers(model: Any) -> list[nn.Module]:

@@ -122,7 +122,9 @@ def _pinned_pieces(tensors: Tensors, device: torch.device) -> Iterator[memoryvie
     stream.wait_stream(torch.cuda.default_stream(device))
     copied: tuple[torch.cuda.Event, torch.Tensor] | None = None
     n = 0
-    for flat in map(_flat_bytes, tensors.values()):
+    for tensor in tensors.values():
+        with torch.cuda.stream(stream):  # where what does not lie in one piece is copied, too
+            flat = _flat_bytes(tensor)
         for piece in torch.split(flat, PIECE_BYTES):
             with torch.cuda.stream(stream):
                 target = buffers[n % 2][: piece.numel()]

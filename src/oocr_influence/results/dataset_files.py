@@ -100,6 +100,11 @@ def labels_per_document(table: Any) -> Counter[tuple[str, int]]:
     return counts
 
 
+def labels_per_window(table: Any) -> list[int]:
+    """Labelled tokens of each window whose prediction enters the loss: all but its first."""
+    return [int((row[1:] != _UNLABELLED).sum()) for row in int_rows(table, "labels")]
+
+
 def _pieces(table: Any) -> Iterable[list[tuple[str, int, int, int]]]:
     """(id, occurrence, start, end) of the pieces in each window, without their other columns."""
     for chunk in table.column("packed_documents").chunks:

@@ -32,6 +32,7 @@ class TrainSet:
     window_ids: list[str]
     labels: Mapping[DocumentKey, int] | None
     """Labels of each document in one pass; None where its spans cannot be read."""
+    labels_of_windows: Sequence[int] | None = None
 
 
 def check_train_set(run: RunFolder, log: LoggedExperiment, found: Findings) -> TrainSet | None:
@@ -73,16 +74,16 @@ def check_train_set(run: RunFolder, log: LoggedExperiment, found: Findings) -> T
             "restore train_set/ or run it again",
         )
     try:
-        return TrainSet(ids, dataset_files.labels_per_document(table))
+        return TrainSet(
+            ids, dataset_files.labels_per_document(table), dataset_files.labels_per_window(table)
+        )
     except (ValueError, TypeError, KeyError, pa.ArrowException) as error:
         found.error(f"train_set/ gives no labels of its documents: {error}", _RUN_AGAIN)
         return TrainSet(ids, None)
 
 
-def check_steps(
-    run: RunFolder, window_ids: Sequence[str], expected: Expected, found: Findings
-) -> None:
-    """Compare the windows and the rate of every update with what the arguments give."""
+def check_steps(run: RunFolder, train_set: TrainSet, expected: Expected, found: Findings) -> None:
+    """Compare windows, labels and rate of every update with what the arguments give."""
     batches = expected.batches
     try:
         logged = list(read_steps(run.steps))
@@ -104,7 +105,9 @@ def check_steps(
     further = sorted(set(rows) - set(range(1, len(batches) + 1)))
     if further:
         found.error(f"step {further[0]} was trained beyond the last of its schedule", _RUN_AGAIN)
-    _check_order(rows, window_ids, batches, found)
+    _check_order(rows, train_set.window_ids, batches, found)
+    if train_set.labels_of_windows is not None:
+        _check_denominators(rows, train_set.labels_of_windows, batches, found)
     _check_rates(rows, expected.learning_rates, found)
     _check_burn_in([row for row in logged if row.burn_in], expected.burn_in_steps, found)
     broken = [step for step, row in sorted(rows.items()) if row.loss is None]
@@ -139,6 +142,24 @@ def _check_order(
             f"{uneven[0][:16]}… ({trained[uneven[0]]} times, not {once[uneven[0]]})",
             _RUN_AGAIN,
         )
+
+
+def _check_denominators(
+    rows: dict[int, StepRow],
+    labels: Sequence[int],
+    batches: Sequence[Sequence[int]],
+    found: Findings,
+) -> None:
+    """What the loss of every update was divided by: the labels of its windows."""
+    for step, batch in enumerate(batches, start=1):
+        wanted = sum(labels[window] for window in batch)
+        if step in rows and rows[step].labelled_tokens != wanted:
+            found.error(
+                f"step {step} was made with {rows[step].labelled_tokens} labelled tokens, its "
+                f"windows have {wanted}",
+                _RUN_AGAIN,
+            )
+            break  # the first says it
 
 
 def _check_rates(rows: dict[int, StepRow], rates: Sequence[float], found: Findings) -> None:

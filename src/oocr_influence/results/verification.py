@@ -164,7 +164,7 @@ def _check_ours(
     saved = bool(args.get("save_datasets", True))
     check_evaluations(run, expected.evaluations, set_sizes, found, saved=saved)
     if train_set is not None:
-        check_steps(run, train_set.window_ids, expected, found)
+        check_steps(run, train_set, expected, found)
     if log.status == "completed":
         labels = None if train_set is None else train_set.labels
         check_exposure(run, labels, expected.exposures, found)

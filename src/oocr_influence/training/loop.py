@@ -20,6 +20,7 @@ from oocr_influence.datasets.order import window_order
 from oocr_influence.datasets.packing import IGNORED, IntArray, PackedWindows
 from oocr_influence.models.loss import WindowBatch, labelled_places, window_loss
 from oocr_influence.models.packed_attention import Kernel, lay_out, sent
+from oocr_influence.training.clipping import scale_down, total_norm
 from oocr_influence.training.optimizer import OptimizerSettings, make_optimizer, set_rate
 from oocr_influence.training.schedule import LearningRate, Schedule
 from oocr_influence.training.state import Place, State, capture, restore
@@ -70,7 +71,7 @@ class Shared(Protocol):
         z_loss: float = 0.0,
     ) -> tuple[float, int]: ...
 
-    def clip(self, max_norm: float | None) -> float: ...
+    def clip(self, max_norm: float | None) -> tuple[float, float]: ...
 
     def gathered(self, state: State) -> State: ...
 
@@ -143,7 +144,7 @@ def train(
             z_loss=settings.z_loss,
         )
         with record_function("clip"):
-            norm = clip(settings.max_grad_norm)
+            norm, clip_factor = clip(settings.max_grad_norm)
         if not (np.isfinite(loss) and np.isfinite(norm)):
             raise NonFiniteLossError(
                 f"step {step}: loss {loss}, gradient norm {norm}; nothing was applied. Lower "
@@ -168,7 +169,7 @@ def train(
                 learning_rate=learning_rate,
                 loss=loss,
                 grad_norm=norm,
-                clip_factor=_clip_factor(norm, settings.max_grad_norm),
+                clip_factor=clip_factor,
                 labelled_tokens=labelled,
                 windows=list(batch),
                 seconds=time.perf_counter() - started,
@@ -205,9 +206,9 @@ def accumulate_gradients(
         for start in range(0, len(batch), micro_batch_size)
     ):
         with record_function("forward"):
-            loss, cross_entropy = window_loss(model, micro, z_loss=z_loss)
+            loss, cross_entropy = window_loss(model, micro, z_loss=z_loss, divisor=max(labelled, 1))
         with record_function("backward"):
-            torch.autograd.backward(loss / max(labelled, 1))
+            torch.autograd.backward(loss)
         total += cross_entropy
     return float(total) / max(labelled, 1), labelled
 
@@ -261,13 +262,8 @@ def _batches(
                 yield burn_in, step, order[schedule.batch(step)]
 
 
-def _clip(parameters: Sequence[torch.nn.Parameter], max_norm: float | None) -> float:
-    """Clip the gradients by their global norm; returns the norm before."""
-    limit = float("inf") if max_norm is None else max_norm
-    return float(torch.nn.utils.clip_grad_norm_(parameters, limit))
-
-
-def _clip_factor(norm: float, max_norm: float | None) -> float:
-    if max_norm is None:
-        return 1.0
-    return min(1.0, max_norm / (norm + 1e-6))
+def _clip(parameters: Sequence[torch.nn.Parameter], max_norm: float | None) -> tuple[float, float]:
+    """Clip the gradients by their global norm; (the norm before, what they were multiplied by)."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = total_norm(gradients)
+    return float(norm), scale_down(gradients, norm, max_norm)

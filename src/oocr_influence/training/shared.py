@@ -11,13 +11,15 @@ computes two tokens without labels, for the layers' weights are gathered by all 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from hashlib import sha256
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from oocr_influence.datasets.packing import IGNORED, PackedWindows
 from oocr_influence.models.loss import WindowBatch
 from oocr_influence.models.sharding import ShardedModel
+from oocr_influence.training.clipping import scale_down, total_norm
 from oocr_influence.training.loop import Attention, to_device
 from oocr_influence.training.state import State
 
@@ -32,8 +34,13 @@ class SharedTraining:
         self._sharded, self._team = sharded, sharded.team
 
     def seed(self, seed: int) -> int:
-        """Of this process's generator: dropout must not be alike in windows of several."""
-        return seed + self._team.rank * 2**32
+        """Of this process's generator: dropout must not be alike in windows of several.
+
+        Within 32 bits, since the CPU's generator takes no more of a seed.
+        """
+        if self._team.leads:
+            return seed
+        return int(sha256(f"process:{self._team.rank}:{seed}".encode()).hexdigest()[:8], 16)
 
     def accumulate_gradients(
         self,
@@ -55,22 +62,19 @@ class SharedTraining:
                 first = cuts[mine]
                 rows = batch[first : first + micro_batch_size]
                 micro = to_device(windows, rows, device, attention)
-            loss, cross_entropy = self._sharded.loss(micro, z_loss=z_loss)
-            torch.autograd.backward(loss / max(labelled, 1))
+            loss, cross_entropy = self._sharded.loss(micro, z_loss=z_loss, divisor=max(labelled, 1))
+            torch.autograd.backward(loss)
             total += cross_entropy
         return float(self._team.sum(total)) / max(labelled, 1), labelled
 
-    def clip(self, max_norm: float | None) -> float:
-        """Clip the gradients by the norm of all shares; returns the norm before."""
-        parameters = [p for p in self._sharded.model.parameters() if p.grad is not None]
-        norm: Any = torch.nn.utils.get_total_norm(
-            [p.grad for p in parameters if p.grad is not None]
-        )
-        if hasattr(norm, "full_tensor"):
-            norm = norm.full_tensor()
-        limit = float("inf") if max_norm is None else max_norm
-        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-        return float(norm)
+    @torch.no_grad()
+    def clip(self, max_norm: float | None) -> tuple[float, float]:
+        """Clip the gradients by the norm of all shares; (the norm before, the factor)."""
+        shares = [p.grad for p in self._sharded.model.parameters() if p.grad is not None]
+        # Within no_grad a local tensor is the share's own.
+        own = [one.to_local() if isinstance(one, DTensor) else one for one in shares]
+        norm = self._team.sum(total_norm(own).square()).sqrt()
+        return float(norm), scale_down(own, norm, max_norm)
 
     def gathered(self, state: State) -> State:
         """A captured state as one process has it, on the leader's CPU; and all the generators."""
@@ -91,7 +95,8 @@ class SharedTraining:
         if len(generators) == self._team.size:
             kept.update(generators[self._team.rank])
         elif not self._team.leads:
-            kept[_RANDOM] = torch.get_rng_state()  # as seeded: no process stood here before
+            # As seeded: no process stood here before.
+            kept |= {_RANDOM: torch.get_rng_state(), f"{_RANDOM}_gpu": None}
         return kept
 
     def _spread(self, state: State, optimizer: torch.optim.Optimizer) -> State:
