@@ -260,8 +260,11 @@ def test_everything_is_reached_by_keys_and_named(sweep, open_page):
 
 
 def test_a_page_of_the_seeds_size_is_small_and_opens(tmp_path, open_page):
-    """20 runs × 26 evaluations × 190 sets × 100 questions of random numbers, which pack worst."""
-    size = {"runs": 20, "evaluations": 26, "sets": 190, "questions": 100, "candidates": 10}
+    """Runs × 26 evaluations × 190 sets × 100 questions of random numbers, which pack worst.
+
+    A page has means and ends over runs, so that five are as large as the seed's twenty.
+    """
+    size = {"runs": 5, "evaluations": 26, "sets": 190, "questions": 100, "candidates": 10}
     make_runs(tmp_path / "outputs", argparse.Namespace(**size))
     page = report(tmp_path / "report.html", [tmp_path / "outputs"])
     assert page.stat().st_size < 5e6
@@ -269,7 +272,7 @@ def test_a_page_of_the_seeds_size_is_small_and_opens(tmp_path, open_page):
     assert shown(opened.page) == 190 * 100
     opened.page.fill('input[type="search"]', "wording 17, city 12?")
     assert shown(opened.page) == 8  # of wordings 17 and 117; each is an example before three others
-    shutil.rmtree(tmp_path / "outputs")  # two gigabytes
+    shutil.rmtree(tmp_path / "outputs")  # half a gigabyte
 
 
 def test_paper_of_another_width_draws_anew(sweep, open_page):

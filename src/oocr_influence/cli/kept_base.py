@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +21,10 @@ from oocr_influence.cli.options import TrainingArgs
 from oocr_influence.cli.preparation import (
     Preparation,
     packing_options,
+    prepare_like,
     prepare_packed,
     resolve_for,
+    same_windows,
 )
 from oocr_influence.cli.run_asking import PlannedSuite, plan_of
 from oocr_influence.datasets.document_dataset import load_structured_dataset
@@ -55,6 +58,7 @@ class KeptBase:
         self._tokenizer = load_tokenizer(self._resolved)
         self._packing = packing_options(args, self._tokenizer)
         self._tokens: dict[tuple[str, int], IntArray] = {}
+        self._prepared: tuple[tuple[int, ...], Preparation] | None = None
         self._weights: _Weights | None = None
         self.kernels = KeptKernels()
         self._suite: tuple[dict[str, Any], PlannedSuite] | None = None
@@ -63,11 +67,18 @@ class KeptBase:
         """What `preparation.prepare` gives; raises UsageError as it does."""
         if _shared(args) != self._shared:
             raise ValueError("this base was made for runs of other arguments")
+        version = _version(args.structured_dataset)
+        if self._prepared is not None:  # runs of a subset come one after another
+            seen, before = self._prepared
+            if version == seen and same_windows(before.args, args):
+                return prepare_like(before, args)
         try:
             dataset = load_structured_dataset(args.structured_dataset)
         except (FileNotFoundError, ValueError) as error:
             raise UsageError(str(error)) from None
-        return prepare_packed(args, self._resolved, self._tokenizer, dataset, self._windows_of)
+        made = prepare_packed(args, self._resolved, self._tokenizer, dataset, self._windows_of)
+        self._prepared = version, made
+        return made
 
     def model(self, args: TrainingArgs) -> tuple[Any, str]:
         """The model with its untouched weights, as loaded, and their digest."""
@@ -93,6 +104,15 @@ class KeptBase:
         tokens = tokenize_documents(texts, self._tokenizer, self._shared["packing"])
         self._tokens.update(zip((document.key for document in new), tokens, strict=True))
         return [self._tokens[document.key] for document in documents]
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """What changes with a file; nothing where there is none."""
+    try:
+        told = path.stat()
+    except OSError:
+        return ()
+    return told.st_dev, told.st_ino, told.st_mtime_ns, told.st_size
 
 
 def _shared(args: TrainingArgs) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class _HeadLoss(torch.autograd.Function):
         like = hidden_LD.new_zeros((), dtype=torch.float32)
         cross_entropy, squared_partition = like.clone(), like.clone()
         grad_hidden = torch.empty_like(hidden_LD) if wanted[0] else None
-        grad_weight = torch.zeros_like(weight_VD, dtype=torch.float32) if wanted[1] else None
+        grad_weight: torch.Tensor | None = None
         grad_bias = like.new_zeros(len(weight_VD)) if wanted[2] else None
         for first in range(0, len(hidden_LD), rows):
             hidden_RD, targets_R = hidden_LD[first : first + rows], targets_L[first : first + rows]
@@ -92,11 +92,12 @@ class _HeadLoss(torch.autograd.Function):
             factor_RV = grad_RV.to(weight_VD.dtype)
             if grad_hidden is not None:
                 torch.mm(factor_RV, weight_VD, out=grad_hidden[first : first + rows])
-            if grad_weight is not None:
-                _add_product(grad_weight, factor_RV, hidden_RD)
+            if wanted[1]:
+                grad_weight = _with_product(grad_weight, factor_RV, hidden_RD)
         ctx.bias_dtype = None if bias_V is None else bias_V.dtype
-        if grad_weight is not None:
-            grad_weight = grad_weight.to(weight_VD.dtype)
+        if wanted[1]:
+            total_VD = torch.zeros_like(weight_VD) if grad_weight is None else grad_weight
+            grad_weight = total_VD.to(weight_VD.dtype)
         ctx.gradients = grad_hidden, grad_weight, grad_bias
         ctx.mark_non_differentiable(cross_entropy)
         return (cross_entropy + z_loss * squared_partition) / divisor, cross_entropy
@@ -114,11 +115,12 @@ class _HeadLoss(torch.autograd.Function):
         return hidden, weight, None if bias is None else bias.to(ctx.bias_dtype), *[None] * 4
 
 
-def _add_product(total_VD: torch.Tensor, factor_RV: torch.Tensor, hidden_RD: torch.Tensor) -> None:
-    """total += factorᵀ hidden, with float32 sums."""
-    if factor_RV.dtype == torch.float32:
-        total_VD.addmm_(factor_RV.t(), hidden_RD)
-    elif on_tensor_cores(hidden_RD):
-        total_VD += torch.mm(factor_RV.t(), hidden_RD, out_dtype=torch.float32)
-    else:
-        total_VD.addmm_(factor_RV.float().t(), hidden_RD.float())
+def _with_product(
+    total_VD: torch.Tensor | None, factor_RV: torch.Tensor, hidden_RD: torch.Tensor
+) -> torch.Tensor:
+    """factorᵀ hidden with float32 sums, added in place to what there is."""
+    if on_tensor_cores(hidden_RD):
+        product_VD = torch.mm(factor_RV.t(), hidden_RD, out_dtype=torch.float32)
+        return product_VD if total_VD is None else total_VD.add_(product_VD)
+    factor_VR, hidden_RD = factor_RV.float().t(), hidden_RD.float()
+    return factor_VR @ hidden_RD if total_VD is None else total_VD.addmm_(factor_VR, hidden_RD)
