@@ -18,8 +18,8 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-# Slow tests that wait for clusters or start many processes: each group of them one by one.
-GROUPS := tests/engines tests/slow/test_faults.py tests/slow/test_sweeps.py
+# Slow tests that need the machine for themselves: they look at processes and at the clock.
+ONE_BY_ONE := tests/engines tests/slow/test_faults.py tests/slow/test_sweeps.py
 
 .PHONY: install smollm2 lora ekfac engines browser trackers replicate test check slow soak gpu format lock clean
 install: .venv/installed
@@ -85,8 +85,8 @@ check: install
 	$(BIN)/python -m pytest -n 2 -q -m "not slow and not gpu" --timeout 120 tests/test_architecture.py tests/universe tests/training tests/results
 
 slow: install smollm2 lora ekfac engines browser
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not gpu" $(GROUPS:%=--ignore %)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "slow and not gpu" $(GROUPS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not gpu" $(ONE_BY_ONE:%=--ignore %)
+	$(BIN)/python -m pytest -m "slow and not gpu" $(ONE_BY_ONE)
 
 soak: install
 	FAULT_ROUNDS=50 $(BIN)/python -m pytest -m slow -s tests/slow/test_faults.py

@@ -35,13 +35,6 @@ def _start(kind):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def pytest_collection_modifyitems(items):
-    """One process starts the clusters, once: `--dist loadgroup` keeps their tests together."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("engines"))
-
-
 @pytest.fixture(scope="session")
 def slurm():
     yield from _start("slurm")

@@ -32,7 +32,7 @@ from launcher.claims import standing
 from launcher.jobs import Job, JobSpec
 from launcher.processes import MARK_VARIABLE, NO_ATTEMPT
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults")]
+pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 SEEDS = range(
     first := int(os.environ.get("FAULT_SEED", 0)), first + int(os.environ.get("FAULT_ROUNDS", 5))

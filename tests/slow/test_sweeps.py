@@ -23,11 +23,7 @@ from oocr_influence.datasets.selection import select_documents
 from oocr_influence.models.tiny import tiny_tokenizer
 from oocr_influence.universe.world_file import load_world
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(1500),
-    pytest.mark.xdist_group("sweeps"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "tests" / "samples" / "earlier_structured_dataset.json"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -113,7 +109,7 @@ def test_the_seeds_four_commands_at_once_as_typed_on_eight_gpus(tmp_path):
     python = tmp_path / ".venv" / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    # 120 documents fill 9 windows of 2048 tokens: two steps an epoch, of the others one.
+    # So many that they fill more than the eight windows of a batch: two steps an epoch.
     for world, docs_per_fact in {"death_dates": 4, "mayors": 1}.items():
         name = f"structured_dataset_{world}_100_w_pretrain.json"
         dataset = small_dataset(world, docs_per_fact)
@@ -141,7 +137,7 @@ def test_the_seeds_four_commands_at_once_as_typed_on_eight_gpus(tmp_path):
     logs = [json.loads(p.read_text()) for p in tmp_path.glob("outputs/*/*/*/experiment_log.json")]
     assert len(logs) == 20
     assert {log["args"]["data_order_seed"] for log in logs} == {42, 43, 44, 45, 46}
-    assert {log["log_dict"]["steps_per_epoch"] for log in logs} == {1, 2}
+    assert {log["log_dict"]["steps_per_epoch"] for log in logs} == {2}
     expected = 0
     for log in logs:
         per_epoch = log["log_dict"]["steps_per_epoch"]
