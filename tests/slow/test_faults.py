@@ -160,7 +160,8 @@ class Round:
                 ended = process.status() == psutil.STATUS_ZOMBIE
                 if environment.get("FAULT_ROUND") != self.token or ended:
                     continue
-                if role in (None, role_of(process.cmdline(), environment)):
+                command = process.cmdline()  # empty: it has ended since
+                if command and role in (None, role_of(command, environment)):
                     found.append(process.pid)
         return sorted(found)
 
